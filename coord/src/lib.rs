@@ -1,0 +1,1 @@
+//! The meshwire broker: signaling, discovery, presence and the offline queue.

@@ -1,0 +1,1 @@
+//! A meshwire node: durable outbox and inbox, path choice, keys and the local API.

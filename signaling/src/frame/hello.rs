@@ -1,0 +1,229 @@
+//! Challenge, hello, ack, and further identities on the same socket.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::UnixMillis;
+use crate::attest::IdentityKind;
+use crate::id::{Hash, InstanceId, MeshId, PublicKey, SecretKey, Signature};
+use crate::invite::Role;
+use crate::limits;
+use crate::sign::{Signed, domains};
+
+/// Named feature bits, each with parameters (inventory A-039).
+pub type Features = BTreeMap<String, BTreeMap<String, Param>>;
+
+/// A feature's parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Param {
+    /// Yes or no.
+    Bool(bool),
+    /// A number.
+    Int(u64),
+    /// A word.
+    Text(String),
+}
+
+/// Feature bits of this version.
+pub mod feature {
+    /// The broker deduplicates by (mesh, author key, id) for as long as the envelope lives.
+    pub const DEDUPE: &str = "dedupe";
+    /// Receipts are kept until the author confirms them or the envelope expires.
+    pub const RECEIPTS: &str = "receipts";
+    /// The node gates surfacing by its own status; the broker need not.
+    pub const GATE: &str = "gate";
+}
+
+/// The broker's first frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "challenge")]
+pub struct Challenge {
+    /// 32 random bytes that the hello must repeat.
+    pub nonce: Hash,
+    /// The broker's time, Unix milliseconds.
+    pub at: UnixMillis,
+    /// The broker's key; a node compares it with its invite's.
+    pub broker: PublicKey,
+    /// Whether the hello must carry this connection's TLS exporter (RFC 9266).
+    #[serde(default)]
+    pub binding: bool,
+}
+
+/// A node's first frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "hello")]
+pub struct Hello {
+    /// [`HelloBody`], signed by its key.
+    pub hello: Signed,
+    /// For sessions and services: the member's [`crate::attest::Attestation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Signed>,
+}
+
+/// Who is there. Signed under [`domains::HELLO`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloBody {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The identity key that signs.
+    pub key: PublicKey,
+    /// What kind of identity it is.
+    pub kind: IdentityKind,
+    /// The member it belongs to; its own key for members.
+    pub member: PublicKey,
+    /// The outbox behind this socket.
+    pub instance: InstanceId,
+    /// Grows with each hello of this instance; kept on disk.
+    pub counter: u64,
+    /// What this node can.
+    #[serde(default)]
+    pub features: Features,
+    /// Features without which it does not want to go on.
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// 32 random bytes: the ack, which signs this hello's hash, is thereby fresh.
+    pub client_nonce: Hash,
+    /// The challenge's nonce.
+    pub challenge: Hash,
+    /// This node's time, Unix milliseconds; at most 60 s off the broker's.
+    pub at: UnixMillis,
+    /// The broker's key as the invite gave it.
+    pub broker: PublicKey,
+    /// The TLS exporter of this connection; absent where the broker sees no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Hash>,
+    /// Name and version of the program, for logs.
+    pub agent: String,
+}
+
+impl HelloBody {
+    /// Signs with the identity key.
+    #[must_use]
+    pub fn sign(&self, key: &SecretKey) -> Signed {
+        Signed::new(key, domains::HELLO, self)
+    }
+}
+
+/// TLS exporter label of the channel binding (RFC 9266 names the mechanism; the label is ours).
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-meshwire-v2";
+
+/// The broker's answer to a hello.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "hello_ack")]
+pub struct HelloAck {
+    /// [`HelloAckBody`], signed by the broker.
+    pub ack: Signed,
+}
+
+/// Signed under [`domains::HELLO_ACK`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloAckBody {
+    /// Hash of the hello's signed layout.
+    pub hello: Hash,
+    /// The broker's key.
+    pub broker: PublicKey,
+    /// The broker's time, Unix milliseconds.
+    pub at: UnixMillis,
+    /// The member's name as the broker has it.
+    pub name: String,
+    /// The member's role.
+    pub role: Role,
+    /// What the broker allows.
+    pub limits: Limits,
+    /// What the broker can.
+    #[serde(default)]
+    pub features: Features,
+    /// Features without which the broker does not want to go on.
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// Program and version, for logs.
+    pub agent: String,
+}
+
+/// What the broker allows; sizes in bytes, times in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Body ciphertext of one envelope.
+    pub body: u64,
+    /// One WebSocket frame.
+    pub frame: u64,
+    /// Wraps in one batch.
+    pub wraps: u64,
+    /// Envelopes pushed and not yet acked.
+    pub window: u64,
+    /// Sends per second and member, sustained.
+    pub rate: u64,
+    /// Longest life of an envelope.
+    pub ttl_ms: u64,
+    /// A claim's lease.
+    pub lease_ms: u64,
+    /// Interval of the broker's pings.
+    pub ping_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: limits::MAX_BODY as u64,
+            frame: limits::MAX_FRAME as u64,
+            wraps: limits::MAX_WRAPS as u64,
+            window: limits::DELIVERY_WINDOW as u64,
+            rate: 1_000,
+            ttl_ms: limits::ms(limits::MAX_TTL),
+            lease_ms: limits::ms(limits::CLAIM_LEASE),
+            ping_ms: limits::ms(limits::PING_INTERVAL),
+        }
+    }
+}
+
+/// A further identity of the hello's member on the same socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "bind")]
+pub struct Bind {
+    /// Request number.
+    pub req: u64,
+    /// The session's or service's key.
+    pub key: PublicKey,
+    /// The member's word for it.
+    pub attestation: Signed,
+    /// The key's own signature: see [`Bind::prove`].
+    pub proof: Signature,
+}
+
+impl Bind {
+    /// Signs (hello hash, key, attestation hash) with the key that is bound.
+    #[must_use]
+    pub fn prove(hello: &Hash, key: &SecretKey, attestation: &Signed) -> Signature {
+        let hash = attestation.hash(domains::ATTESTATION);
+        key.sign(domains::BIND, &[&hello.0, &key.public().0, &hash.0])
+    }
+
+    /// Whether the proof holds for the hello with this hash.
+    #[must_use]
+    pub fn proven(&self, hello: &Hash) -> bool {
+        let hash = self.attestation.hash(domains::ATTESTATION);
+        self.key.verify(domains::BIND, &[&hello.0, &self.key.0, &hash.0], &self.proof).is_ok()
+    }
+}
+
+/// The identity is bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "bound")]
+pub struct Bound {
+    /// Request number.
+    pub req: u64,
+    /// The key.
+    pub key: PublicKey,
+}
+
+/// The broker will close; come back after the given time, spread out by the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "goaway")]
+pub struct Goaway {
+    /// Why, for people.
+    pub reason: String,
+    /// When to come back, in milliseconds from now.
+    pub retry_after_ms: u64,
+}

@@ -1,0 +1,1 @@
+//! How one pair of meshwire nodes moves bytes: the net seam, links and the broker relay.
