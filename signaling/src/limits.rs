@@ -53,6 +53,7 @@ pub const INVITE_TTL: Duration = Duration::from_secs(7 * 86_400);
 
 /// A duration as whole Unix milliseconds, for arithmetic on wire times.
 #[must_use]
+#[allow(clippy::cast_possible_truncation)] // bounded by the comparison
 pub const fn ms(d: Duration) -> u64 {
     let ms = d.as_millis();
     if ms > MAX_INT as u128 { MAX_INT } else { ms as u64 }

@@ -28,7 +28,7 @@ mod send;
 
 pub use error::{ErrorFrame, close, code};
 pub use hello::{
-    Bind, Bound, Challenge, Features, Goaway, Hello, HelloAck, HelloAckBody, HelloBody, Limits,
+    Bind, Bound, Challenge, EXPORTER_LABEL, Features, Goaway, Hello, HelloAck, HelloAckBody, HelloBody, Limits,
     Param, feature,
 };
 pub use invite::{InviteCreate, InviteInfo, InviteList, InviteRevoke, Invites, Joined, Ok};
