@@ -1,1 +1,27 @@
 //! The meshwire broker: signaling, discovery, presence and the offline queue.
+//!
+//! It coordinates and never reads: bodies are ciphertext to it, and members prove to each other who
+//! they are without its word.
+//!
+//! ```text
+//! serve ── http ── claim, preview, create        core/hello     who may come in
+//!    └──── ws ──── one driver per connection     core/presence  who is there
+//!                      │                         core/accept    what may be queued
+//!                  writer (group commit)         core/claim     what is pushed to whom
+//!                      │                         core/rate      how fast
+//!                  store: sqlite | memory
+//! ```
+
+pub mod core;
+pub mod store;
+
+mod config;
+mod http;
+mod metrics;
+mod serve;
+mod tls;
+mod writer;
+mod ws;
+
+pub use config::{BrokerConfig, BrokerError, Database, Policy, Tls};
+pub use serve::Broker;

@@ -1,1 +1,4 @@
 //! A meshwire node: durable outbox and inbox, path choice, keys and the local API.
+
+pub mod core;
+pub mod store;

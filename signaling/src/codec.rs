@@ -5,6 +5,8 @@
 //! strings, truncated input and trailing bytes are errors, in fields that nobody knows as well.
 //! Unknown fields themselves are accepted. MessagePack maps have named fields.
 
+mod msgpack;
+
 use std::collections::HashSet;
 use std::fmt;
 
@@ -115,24 +117,16 @@ pub(crate) fn decode_checked<T: DeserializeOwned>(
 /// # Errors
 /// [`CodecError::Invalid`] says what is wrong.
 pub fn check(encoding: Encoding, bytes: &[u8]) -> Result<Peek, CodecError> {
-    let mut peek = Peek::default();
-    let walk = Walk { depth: 0, peek: Some(&mut peek) };
     match encoding {
-        Encoding::MsgPack => {
-            let mut rest = bytes;
-            let mut de = rmp_serde::Deserializer::new(&mut rest);
-            walk.deserialize(&mut de).map_err(invalid)?;
-            if !rest.is_empty() {
-                return Err(CodecError::Invalid(format!("{} bytes after the end", rest.len())));
-            }
-        }
+        Encoding::MsgPack => msgpack::walk(bytes).map_err(invalid),
         Encoding::Json => {
+            let mut peek = Peek::default();
             let mut de = serde_json::Deserializer::from_slice(bytes);
-            walk.deserialize(&mut de).map_err(invalid)?;
+            Walk { depth: 0, peek: Some(&mut peek) }.deserialize(&mut de).map_err(invalid)?;
             de.end().map_err(invalid)?;
+            Ok(peek)
         }
     }
-    Ok(peek)
 }
 
 fn invalid(e: impl fmt::Display) -> CodecError {
@@ -140,9 +134,9 @@ fn invalid(e: impl fmt::Display) -> CodecError {
     CodecError::Invalid(e.to_string().chars().take(300).collect())
 }
 
-struct Walk<'p> {
-    depth: usize,
-    peek: Option<&'p mut Peek>,
+fn twice(key: &str) -> String {
+    let key: String = key.chars().take(64).collect();
+    format!("key {key:?} stands twice")
 }
 
 /// What a top-level value turned out to be, as far as [`Peek`] cares.
@@ -152,12 +146,41 @@ enum Seen {
     Other,
 }
 
+impl Seen {
+    /// A text in `depth` containers; only short ones of the top level are of interest.
+    fn text(depth: usize, s: &str) -> Self {
+        if depth == 1 && s.len() <= 64 { Self::Text(s.to_owned()) } else { Self::Other }
+    }
+}
+
+impl Peek {
+    fn note(&mut self, key: &str, seen: Seen) {
+        match (key, seen) {
+            ("type", Seen::Text(s)) => self.kind = Some(s),
+            ("req", Seen::Int(n)) => self.req = Some(n),
+            _ => {}
+        }
+    }
+}
+
+/// The walk over JSON; `depth` counts the containers around the value.
+struct Walk<'p> {
+    depth: usize,
+    peek: Option<&'p mut Peek>,
+}
+
+impl Walk<'_> {
+    fn deeper<E: de::Error>(&self) -> Result<(), E> {
+        if self.depth < MAX_DEPTH {
+            return Ok(());
+        }
+        Err(E::custom(format_args!("nested deeper than {MAX_DEPTH}")))
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = Seen;
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Seen, D::Error> {
-        if self.depth > MAX_DEPTH {
-            return Err(de::Error::custom(format_args!("nested deeper than {MAX_DEPTH}")));
-        }
         d.deserialize_any(self)
     }
 }
@@ -166,7 +189,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     type Value = Seen;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, bytes, boolean, null, integer, array or map")
+        f.write_str("a string, boolean, null, integer, array or map")
     }
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<Seen, E> {
         Ok(Seen::Other)
@@ -181,29 +204,23 @@ impl<'de> Visitor<'de> for Walk<'_> {
         self.visit_u64(n.unsigned_abs()).map(|_| Seen::Other)
     }
     fn visit_str<E: de::Error>(self, s: &str) -> Result<Seen, E> {
-        Ok(if self.depth == 1 && s.len() <= 64 { Seen::Text(s.to_owned()) } else { Seen::Other })
-    }
-    fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Seen, E> {
-        Ok(Seen::Other)
+        Ok(Seen::text(self.depth, s))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Seen, A::Error> {
+        self.deeper()?;
         while seq.next_element_seed(Walk { depth: self.depth + 1, peek: None })?.is_some() {}
         Ok(Seen::Other)
     }
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Seen, A::Error> {
+        self.deeper()?;
         let mut keys = HashSet::new();
         while let Some(Key(key)) = map.next_key()? {
             let seen = map.next_value_seed(Walk { depth: self.depth + 1, peek: None })?;
             if let Some(peek) = self.peek.as_deref_mut() {
-                match (key.as_str(), seen) {
-                    ("type", Seen::Text(s)) => peek.kind = Some(s),
-                    ("req", Seen::Int(n)) => peek.req = Some(n),
-                    _ => {}
-                }
+                peek.note(&key, seen);
             }
-            if let Some(twice) = keys.replace(key) {
-                let twice: String = twice.chars().take(64).collect();
-                return Err(de::Error::custom(format_args!("key {twice:?} stands twice")));
+            if let Some(key) = keys.replace(key) {
+                return Err(de::Error::custom(twice(&key)));
             }
         }
         Ok(Seen::Other)
@@ -273,8 +290,11 @@ mod tests {
     fn nesting_stops_at_sixteen() {
         let nest = |n: usize| format!(r#"{{"a":1,"z":{}{}}}"#, "[".repeat(n), "]".repeat(n));
         assert!(json(&nest(MAX_DEPTH - 1)).is_ok());
-        assert!(json(&nest(MAX_DEPTH + 1)).is_err());
+        assert!(json(&nest(MAX_DEPTH)).is_err());
         assert!(json(&nest(50_000)).is_err());
+        let packed = |n: usize| [&b"\x82\xa1a\x01\xa1z"[..], &vec![0x91; n - 1], b"\x90"].concat();
+        assert!(from_msgpack::<Probe>(&packed(MAX_DEPTH - 1)).is_ok());
+        assert!(from_msgpack::<Probe>(&packed(MAX_DEPTH)).is_err());
         let mut deep = vec![0x91; 100_000];
         deep.push(0);
         assert!(from_msgpack::<Probe>(&deep).is_err());
@@ -289,13 +309,21 @@ mod tests {
         let mut more = good;
         more.push(0xc0);
         assert!(from_msgpack::<Probe>(&more).unwrap_err().to_string().contains("after the end"));
-        for huge in [&b"\xdf\xff\xff\xff\xff"[..], b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"] {
+        for huge in [&b"\xdf\xff\xff\xff\xff"[..], b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"]
+        {
             assert!(from_msgpack::<Probe>(huge).is_err());
         }
         assert!(json(r#"{"a":1} x"#).is_err());
         assert!(from_msgpack::<Probe>(b"\x81\xa1b\xa2\xff\xfe").is_err(), "invalid UTF-8");
+        assert!(
+            from_msgpack::<Probe>(b"\x82\xa1a\x01\xa1z\xa2\xff\xfe").is_err(),
+            "in an unknown field"
+        );
         assert!(from_msgpack::<Probe>(b"\x82\xa1a\x01\x02\x03").is_err(), "integer as key");
-        assert!(from_msgpack::<Probe>(b"\x82\xa1a\x01\xa1z\xd4\x01\x00").is_err(), "extension type");
+        assert!(
+            from_msgpack::<Probe>(b"\x82\xa1a\x01\xa1z\xd4\x01\x00").is_err(),
+            "extension type"
+        );
     }
 
     #[test]

@@ -13,13 +13,13 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::UnixMillis;
 use crate::codec::{self, CodecError};
 use crate::id::{Blob, EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey, Signature};
 use crate::invite::Chain;
 use crate::limits::{MAX_BODY, MAX_HEADER, MAX_TTL, MAX_WRAPS, SKEW, ms};
 use crate::seal::{ContentKey, Nonce, Pair, SealError, Wrap, x25519_public};
 use crate::sign::{SignError, Signed, domains, layout, push_field};
-use crate::UnixMillis;
 
 /// What kind of exchange an envelope belongs to (inventory A-074).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -180,7 +180,12 @@ impl PublicKey {
     /// # Errors
     /// [`SignError::BadKey`] when this is not a usable curve point, [`SignError::BadSignature`]
     /// when the signature does not hold.
-    pub fn verify(&self, domain: Domain, fields: &[&[u8]], sig: &Signature) -> Result<(), SignError> {
+    pub fn verify(
+        &self,
+        domain: Domain,
+        fields: &[&[u8]],
+        sig: &Signature,
+    ) -> Result<(), SignError> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| SignError::BadKey)?;
         if key.is_weak() {
             return Err(SignError::BadKey);
@@ -424,7 +429,8 @@ mod tests {
 
     #[test]
     fn safety_numbers_agree_on_both_sides() {
-        let (a, b) = (SecretKey::from_seed(&[1; 32]).public(), SecretKey::from_seed(&[2; 32]).public());
+        let (a, b) =
+            (SecretKey::from_seed(&[1; 32]).public(), SecretKey::from_seed(&[2; 32]).public());
         assert_eq!(safety_number(&a, &b), safety_number(&b, &a));
         assert_eq!(safety_number(&a, &b).len(), 35);
         assert_ne!(safety_number(&a, &b), safety_number(&a, &a));

@@ -158,13 +158,8 @@ mod tests {
         let reasoned = Receipt { reason: Some("blocked".into()), ..receipt.clone() };
         assert!(!reasoned.verify(&at_sender, ends, &env));
         // Whoever lacks both secrets, the broker for one, cannot make it.
-        let forged = Receipt::new(
-            &Pair::new(&eve, &sp).unwrap(),
-            ends,
-            &env,
-            Verdict::Delivered,
-            None,
-        );
+        let forged =
+            Receipt::new(&Pair::new(&eve, &sp).unwrap(), ends, &env, Verdict::Delivered, None);
         assert!(!forged.verify(&at_sender, ends, &env));
     }
 }

@@ -1,4 +1,22 @@
 //! How one pair of meshwire nodes moves bytes: the net seam, links and the broker relay.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`net`] | the seam: sockets, clock, randomness |
+//! | [`link`] | what every path can do with messages |
+//! | [`relay`] | the path through the broker's WebSocket |
+//! | [`memory`] | a path within one process |
+//! | [`conformance`] | the suite that every path passes |
+//! | [`url`], [`dial`], [`tls`], [`http`] | a broker's address, connecting to it, calling its HTTP endpoints |
 
+pub mod conformance;
+pub mod dial;
+pub mod http;
 pub mod link;
+pub mod memory;
 pub mod net;
+pub mod relay;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod tls;
+pub mod url;

@@ -140,6 +140,9 @@ pub enum LinkError {
     /// The other side refused.
     #[error("{}", .0.message)]
     Refused(Box<ErrorFrame>),
+    /// No answer came in time; the request may have had its effect all the same.
+    #[error("no answer came in time")]
+    TimedOut,
     /// The other side answered something else than was asked.
     #[error("unexpected answer: {0}")]
     Unexpected(String),

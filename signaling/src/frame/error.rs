@@ -94,6 +94,8 @@ pub mod code {
     pub const ATTESTATION_TTL: &str = "attestation_ttl_too_long";
     /// The attestation is for another key or by another member.
     pub const ATTESTATION_MISMATCH: &str = "attestation_mismatch";
+    /// The same key is connected from another instance.
+    pub const ALREADY_CONNECTED: &str = "already_connected";
     /// The broker is full.
     pub const CAPACITY: &str = "capacity";
     /// A feature that one side requires is missing on the other.
@@ -112,6 +114,8 @@ pub mod code {
     pub const UNKNOWN_TARGET: &str = "unknown_target";
     /// The session has ended; its member still lives.
     pub const TARGET_GONE: &str = "target_gone";
+    /// The recipient is away and the envelope is not to be queued.
+    pub const OFFLINE: &str = "offline";
     /// This id was used for another envelope.
     pub const CONFLICT: &str = "conflict";
     /// Too much waits for this recipient.

@@ -28,8 +28,8 @@ mod send;
 
 pub use error::{ErrorFrame, close, code};
 pub use hello::{
-    Bind, Bound, Challenge, EXPORTER_LABEL, Features, Goaway, Hello, HelloAck, HelloAckBody, HelloBody, Limits,
-    Param, feature,
+    Bind, Bound, Challenge, EXPORTER_LABEL, Features, Goaway, Hello, HelloAck, HelloAckBody,
+    HelloBody, Limits, Param, feature,
 };
 pub use invite::{InviteCreate, InviteInfo, InviteList, InviteRevoke, Invites, Joined, Ok};
 pub use presence::{ListPeers, PeerInfo, Peers, Presence, PresenceEvent};

@@ -41,7 +41,9 @@ pub enum LinkError {
     #[error("an invite looks like https://broker.example/i/…#…; this does not")]
     Shape,
     /// The part behind `#` is missing.
-    #[error("the part behind # is missing: it holds the invite's secret; copy the whole link, in quotes")]
+    #[error(
+        "the part behind # is missing: it holds the invite's secret; copy the whole link, in quotes"
+    )]
     NoFragment,
     /// The fragment does not decode.
     #[error("the part behind # is damaged or cut off: copy the whole link again")]

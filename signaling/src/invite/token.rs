@@ -24,7 +24,9 @@ pub struct AdminToken {
 
 /// The text is no admin token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an admin token starts with {PREFIX} and is printed by the broker's first start; this is none")]
+#[error(
+    "an admin token starts with {PREFIX} and is printed by the broker's first start; this is none"
+)]
 pub struct TokenError;
 
 impl AdminToken {
@@ -92,7 +94,10 @@ mod tests {
         for pin in [None, Some(Hash([3; 32]))] {
             let token = AdminToken::new([1; 32], PublicKey([2; 32]), pin);
             let again: AdminToken = token.to_string().parse().unwrap();
-            assert_eq!((again.digest(), again.broker, again.pin), (token.digest(), token.broker, pin));
+            assert_eq!(
+                (again.digest(), again.broker, again.pin),
+                (token.digest(), token.broker, pin)
+            );
             assert!(!format!("{token:?}").contains(&token.bearer()[..16]));
         }
         for bad in ["", "mwadmin1.", "mwadmin1.AAAA", "x"] {

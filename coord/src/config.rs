@@ -1,0 +1,139 @@
+//! How a broker is set up, and why it did not start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use meshwire_signaling::frame::Limits;
+
+use crate::store::StoreError;
+
+/// Everything a broker is told.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Where to listen; port 0 chooses a free one.
+    pub listen: SocketAddr,
+    /// How others reach it, if not at `listen`: goes into invites.
+    pub public_url: Option<String>,
+    /// Where key, certificate and database are kept; made if missing, for the owner only.
+    pub data: PathBuf,
+    /// The store.
+    pub database: Database,
+    /// How connections are protected.
+    pub tls: Tls,
+    /// Limits and rates.
+    pub policy: Policy,
+    /// Replaces the admin token by a new one.
+    pub new_admin_token: bool,
+}
+
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// `broker.db` in the data folder.
+    Sqlite,
+    /// Nothing survives the process.
+    Memory,
+}
+
+/// How connections are protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// None on loopback; elsewhere a self-signed certificate, pinned in invites and admin token.
+    Auto,
+    /// A certificate chain and key in PEM, that clients verify by their own roots.
+    Files {
+        /// The chain.
+        cert: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+    /// None: a proxy in front ends TLS.
+    BehindProxy,
+}
+
+/// Limits and rates, with their defaults.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// What the hello ack advertises and the broker enforces.
+    pub limits: Limits,
+    /// Connections per mesh (design section 10).
+    pub sockets_per_mesh: usize,
+    /// Connections altogether, handshakes included.
+    pub sockets: usize,
+    /// Longest wait for connections to end at shutdown (inventory B-175).
+    pub drain: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            sockets_per_mesh: 10_000,
+            sockets: 20_000,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {error}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The socket's error.
+        error: std::io::Error,
+    },
+    /// A file of the data folder cannot be read or written.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: std::io::Error,
+    },
+    /// A key or certificate is not usable.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The database is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The setup contradicts itself.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Faults that a test can switch on to see its checks fail. They exist in debug builds only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(debug_assertions), allow(dead_code))] // never made in release builds
+pub(crate) enum Mutant {
+    /// Commits do not wait for the disk.
+    SyncOff,
+    /// Answers go out before the commit.
+    AckBeforeCommit,
+    /// Every envelope is new.
+    NoDedupe,
+}
+
+impl Mutant {
+    /// The fault that `MESHWIRE_TEST_MUTANT` names.
+    #[cfg(debug_assertions)]
+    pub(crate) fn from_env() -> Option<Self> {
+        match std::env::var("MESHWIRE_TEST_MUTANT").ok()?.as_str() {
+            "sync-off" => Some(Self::SyncOff),
+            "ack-before-commit" => Some(Self::AckBeforeCommit),
+            "no-dedupe" => Some(Self::NoDedupe),
+            _ => None,
+        }
+    }
+
+    /// None: release builds have no faults to switch on.
+    #[cfg(not(debug_assertions))]
+    pub(crate) fn from_env() -> Option<Self> {
+        None
+    }
+}

@@ -1,0 +1,95 @@
+//! Token buckets: so many per second, with a burst of one second's worth. Time is given.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// One bucket. Counts in thousandths of a token, so that milliseconds divide evenly.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    millitokens: u64,
+    at_ms: u64,
+}
+
+/// Buckets by key. Bounded: full buckets say nothing and are forgotten first.
+#[derive(Debug)]
+pub struct RateLimiter<K> {
+    per_second: u64,
+    capacity: usize,
+    buckets: HashMap<K, Bucket>,
+}
+
+impl<K: Hash + Eq + Clone> RateLimiter<K> {
+    /// `per_second` tokens per key; at most `capacity` keys are remembered.
+    #[must_use]
+    pub fn new(per_second: u64, capacity: usize) -> Self {
+        Self { per_second: per_second.max(1), capacity: capacity.max(1), buckets: HashMap::new() }
+    }
+
+    /// Takes one token at `now_ms` (any monotonic clock), or says in how many milliseconds there
+    /// will be one.
+    ///
+    /// # Errors
+    /// The wait in milliseconds.
+    pub fn take(&mut self, key: &K, now_ms: u64) -> Result<(), u64> {
+        let full = self.per_second.saturating_mul(1_000);
+        if self.buckets.len() >= self.capacity && !self.buckets.contains_key(key) {
+            let per_second = self.per_second;
+            self.buckets.retain(|_, b| refill(b, now_ms, per_second, full) < full);
+            if self.buckets.len() >= self.capacity {
+                return Err(1_000);
+            }
+        }
+        let bucket =
+            self.buckets.entry(key.clone()).or_insert(Bucket { millitokens: full, at_ms: now_ms });
+        let have = refill(bucket, now_ms, self.per_second, full);
+        bucket.at_ms = now_ms.max(bucket.at_ms);
+        if have < 1_000 {
+            bucket.millitokens = have;
+            return Err((1_000 - have).div_ceil(self.per_second).max(1));
+        }
+        bucket.millitokens = have - 1_000;
+        Ok(())
+    }
+}
+
+fn refill(b: &Bucket, now_ms: u64, per_second: u64, full: u64) -> u64 {
+    // One token per second is one millitoken per millisecond.
+    let gained = now_ms.saturating_sub(b.at_ms).saturating_mul(per_second);
+    b.millitokens.saturating_add(gained).min(full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_sustained_rate() {
+        let mut r = RateLimiter::new(10, 8);
+        assert!((0..10).all(|_| r.take(&"a", 0).is_ok()));
+        assert_eq!(r.take(&"a", 0), Err(100));
+        assert_eq!(r.take(&"a", 99), Err(1));
+        assert_eq!(r.take(&"a", 100), Ok(()));
+        assert!(r.take(&"b", 100).is_ok(), "keys are apart");
+        assert_eq!((0..50).filter(|_| r.take(&"a", 10_000).is_ok()).count(), 10);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_idle_keys_make_room() {
+        let mut r = RateLimiter::new(1, 3);
+        for k in 0..3 {
+            assert!(r.take(&k, 0).is_ok());
+        }
+        assert!(r.take(&9, 0).is_err());
+        assert!(r.take(&9, 1_000).is_ok());
+        assert!(r.buckets.len() <= 3);
+    }
+
+    #[test]
+    fn a_clock_that_goes_backwards_gives_nothing() {
+        let mut r = RateLimiter::new(1, 3);
+        assert!(r.take(&0, 5_000).is_ok());
+        assert!(r.take(&0, 10).is_err());
+        assert!(r.take(&0, 5_999).is_err());
+        assert!(r.take(&0, 6_000).is_ok());
+    }
+}

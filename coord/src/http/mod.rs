@@ -1,0 +1,156 @@
+//! The broker over HTTP: the WebSocket's door, joining, health and metrics.
+//!
+//! Nothing secret comes in by URL: an invite's secret is in the fragment, which clients keep, and
+//! the admin token is a header. The invite page has no script.
+
+pub(crate) mod invites;
+mod meshes;
+mod page;
+mod upgrade;
+
+pub(crate) use upgrade::Binding;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use meshwire_signaling::frame::http::{BrokerInfo, HttpError};
+use meshwire_signaling::frame::{ErrorFrame, code};
+use serde_json::json;
+
+use crate::serve::{AGENT, Inner};
+
+/// Largest request body: a claim or a genesis is under 4 KiB.
+const MAX_BODY: usize = 64 * 1024;
+
+pub(crate) type Shared = State<Arc<Inner>>;
+
+/// All routes.
+pub(crate) fn router(inner: Arc<Inner>) -> Router {
+    Router::new()
+        .route("/v2/ws", get(upgrade::upgrade))
+        .route("/v2/broker", get(info))
+        .route("/v2/meshes", post(meshes::create))
+        .route("/v2/invites/{invite}", get(invites::preview))
+        .route("/v2/invites/{invite}/claim", post(invites::claim))
+        .route("/i/{invite}", get(page::invite))
+        .route("/health", get(health))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(missing)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(inner)
+}
+
+/// An error answer: the status follows from the code.
+pub(crate) struct Failure(pub(crate) ErrorFrame);
+
+impl Failure {
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self(ErrorFrame::permanent(code, message))
+    }
+}
+
+impl From<ErrorFrame> for Failure {
+    fn from(e: ErrorFrame) -> Self {
+        Self(e)
+    }
+}
+
+impl From<crate::store::StoreError> for Failure {
+    fn from(e: crate::store::StoreError) -> Self {
+        tracing::error!(error = %e, "the database fails");
+        Self::new(code::UNAVAILABLE, "the broker's database fails: try again")
+    }
+}
+
+impl From<axum::extract::rejection::JsonRejection> for Failure {
+    fn from(e: axum::extract::rejection::JsonRejection) -> Self {
+        let code = match e.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => code::TOO_LARGE,
+            _ => code::MALFORMED,
+        };
+        Self::new(code, e.body_text())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.0.code.as_str() {
+            code::BAD_TOKEN => StatusCode::UNAUTHORIZED,
+            code::FORBIDDEN => StatusCode::FORBIDDEN,
+            code::INVITE_NOT_FOUND | code::UNKNOWN_MESH => StatusCode::NOT_FOUND,
+            code::NAME_TAKEN | code::EXISTS => StatusCode::CONFLICT,
+            code::INVITE_REVOKED | code::INVITE_EXPIRED | code::INVITE_EXHAUSTED => {
+                StatusCode::GONE
+            }
+            code::TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+            code::RATE_LIMITED => StatusCode::TOO_MANY_REQUESTS,
+            code::UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        (status, Json(HttpError { code: self.0.code, message: self.0.message })).into_response()
+    }
+}
+
+async fn info(State(inner): Shared) -> Json<BrokerInfo> {
+    Json(BrokerInfo {
+        broker: inner.key.public(),
+        agent: AGENT.to_owned(),
+        at: inner.net.unix_ms(),
+    })
+}
+
+/// Alive, whatever the database does (inventory B-167).
+async fn health(State(inner): Shared) -> Json<serde_json::Value> {
+    let db = if inner.store.ready().await.is_ok() { "ok" } else { "failing" };
+    Json(json!({
+        "status": "ok",
+        "db": db,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": inner.tick(),
+        "connections": inner.registry.len(),
+    }))
+}
+
+/// Fit to serve: the database answers and has this version's migrations.
+async fn ready(State(inner): Shared) -> Response {
+    if *inner.stopping.borrow() {
+        let body = json!({"status": "not_ready", "reason": "shutting_down"});
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    match inner.store.ready().await {
+        Ok(()) => Json(json!({"status": "ready"})).into_response(),
+        Err(e) => {
+            let reason = match e {
+                crate::store::StoreError::Migrate(_) => "migration_missing",
+                _ => "db_down",
+            };
+            tracing::warn!(error = %e, "not ready");
+            let body = json!({"status": "not_ready", "reason": reason});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+async fn metrics(State(inner): Shared) -> Response {
+    let depth = inner.store.queue_depth().await;
+    inner.metrics.db_healthy.set(i64::from(depth.is_ok()));
+    if let Ok(depth) = depth {
+        inner.metrics.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], inner.metrics.render()).into_response()
+}
+
+async fn missing() -> Response {
+    let error = HttpError {
+        code: "not_found".to_owned(),
+        message: "this is a meshwire broker; there is nothing at this address".to_owned(),
+    };
+    (StatusCode::NOT_FOUND, Json(error)).into_response()
+}

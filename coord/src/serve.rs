@@ -1,0 +1,308 @@
+//! Starting, serving and stopping a broker.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use meshwire_signaling::frame::{EXPORTER_LABEL, close};
+use meshwire_signaling::invite::AdminToken;
+use meshwire_signaling::limits::CLAIM_LEASE;
+use meshwire_signaling::{Hash, MeshId, PublicKey, SecretKey};
+use meshwire_transport::net::{BoxStream, Listener, Net, random};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{BrokerConfig, BrokerError, Database, Mutant, Policy, Tls};
+use crate::core::rate::RateLimiter;
+use crate::http::{self, Binding};
+use crate::metrics::Metrics;
+use crate::store::{MemoryStore, SqliteStore, Store};
+use crate::tls;
+use crate::writer::Writer;
+use crate::ws::Registry;
+
+/// Name and version, as hellos and `/v2/broker` show it.
+pub(crate) const AGENT: &str = concat!("meshwire-broker/", env!("CARGO_PKG_VERSION"));
+/// The setting that holds the admin token's digest.
+pub(crate) const ADMIN_SETTING: &str = "admin_token_sha256";
+/// Longest TLS handshake or wait for request headers.
+const OPENING: Duration = Duration::from_secs(10);
+/// Interval of the expiry sweep: half a lease, as the claim sweep of inventory A-096.
+const SWEEP: Duration = Duration::from_secs(CLAIM_LEASE.as_secs() / 2);
+/// Members whose rate is remembered; full buckets make room.
+const RATE_KEYS: usize = 100_000;
+
+/// What all connections share.
+pub(crate) struct Inner {
+    pub(crate) net: Arc<dyn Net>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) writer: Writer,
+    pub(crate) key: SecretKey,
+    pub(crate) policy: Policy,
+    pub(crate) metrics: Metrics,
+    pub(crate) registry: Registry,
+    pub(crate) next_conn: AtomicU64,
+    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) mutant: Option<Mutant>,
+    rates: Mutex<RateLimiter<(MeshId, PublicKey)>>,
+    started: Instant,
+}
+
+impl Inner {
+    /// Milliseconds since the start, on the monotonic clock.
+    pub(crate) fn tick(&self) -> u64 {
+        let since = self.net.now().saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a send of a member's rate, or says when there will be one.
+    pub(crate) fn take_token(&self, mesh: MeshId, member: PublicKey) -> Result<(), u64> {
+        let now = self.tick();
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take(&(mesh, member), now)
+    }
+}
+
+/// A running broker.
+pub struct Broker {
+    addr: SocketAddr,
+    url: String,
+    key: PublicKey,
+    pin: Option<Hash>,
+    admin_token: Option<AdminToken>,
+    stop: watch::Sender<bool>,
+    inner: Arc<Inner>,
+    serving: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+    writing: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("url", &self.url).field("key", &self.key).finish()
+    }
+}
+
+impl Broker {
+    /// Migrates the database, then listens.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: what is wrong with the setup.
+    pub async fn start(net: Arc<dyn Net>, config: BrokerConfig) -> Result<Self, BrokerError> {
+        make_folder(&config.data)?;
+        let mutant = Mutant::from_env();
+        let key = load_key(&config.data.join("broker.key"), net.as_ref())?;
+        let identity = match &config.tls {
+            Tls::BehindProxy => None,
+            Tls::Auto if config.listen.ip().is_loopback() => None,
+            Tls::Auto => Some(tls::self_signed(&config.data)?),
+            Tls::Files { cert, key } => Some(tls::from_files(cert, key)?),
+        };
+        let store: Arc<dyn Store> = match config.database {
+            Database::Memory => Arc::new(MemoryStore::default()),
+            Database::Sqlite => {
+                let path = config.data.join("broker.db");
+                private_file(&path)?;
+                Arc::new(SqliteStore::open(&path, mutant != Some(Mutant::SyncOff)).await?)
+            }
+        };
+        let (writer, writing) = Writer::start(store.clone(), mutant);
+        writer.run(|tx| Box::pin(async move { tx.release_all().await })).await?;
+        let pin = identity.as_ref().and_then(|i| i.pin);
+        let token = AdminToken::new(random(net.as_ref()), key.public(), pin);
+        let known = store.setting(ADMIN_SETTING).await?.is_some();
+        let admin_token = (!known || config.new_admin_token).then_some(token);
+        if let Some(token) = &admin_token {
+            let digest = token.digest();
+            writer
+                .run(move |tx| Box::pin(async move { tx.set(ADMIN_SETTING, &digest.0).await }))
+                .await?;
+        }
+        let addr = config.listen;
+        let listening = |error| BrokerError::Listen { addr, error };
+        let listener = net.tcp_bind(addr).await.map_err(listening)?;
+        let addr = listener.local_addr().map_err(listening)?;
+        let scheme = if identity.is_some() { "https" } else { "http" };
+        let url = config.public_url.unwrap_or_else(|| format!("{scheme}://{addr}"));
+        let (stop, stopping) = watch::channel(false);
+        let inner = Arc::new(Inner {
+            started: net.now(),
+            rates: Mutex::new(RateLimiter::new(config.policy.limits.rate, RATE_KEYS)),
+            registry: Registry::new(config.policy.sockets_per_mesh),
+            policy: config.policy,
+            metrics: Metrics::default(),
+            next_conn: AtomicU64::new(1),
+            key,
+            store,
+            writer,
+            mutant,
+            stopping,
+            net,
+        });
+        let acceptor = identity.map(|i| TlsAcceptor::from(i.config));
+        let serving = tokio::spawn(accept(inner.clone(), listener, acceptor));
+        let sweeping = tokio::spawn(sweep(inner.clone()));
+        let key = inner.key.public();
+        Ok(Self { addr, url, key, pin, admin_token, stop, inner, serving, sweeping, writing })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How others reach it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its public key.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        self.key
+    }
+
+    /// The pin of its self-signed certificate, if it has one.
+    #[must_use]
+    pub fn pin(&self) -> Option<Hash> {
+        self.pin
+    }
+
+    /// The admin token, at the first start or when a new one was asked for.
+    #[must_use]
+    pub fn admin_token(&self) -> Option<&AdminToken> {
+        self.admin_token.as_ref()
+    }
+
+    /// Stops: takes no more, tells everybody, lets what was submitted be committed and answered.
+    pub async fn shutdown(self) {
+        let drain = self.inner.policy.drain;
+        let _ = self.stop.send(true);
+        self.serving.abort();
+        self.sweeping.abort();
+        let gone = async {
+            while self.inner.registry.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(drain, gone).await.is_err() {
+            self.inner.registry.close_all(close::GOING_AWAY, "shutting down");
+        }
+        let _ = self.serving.await;
+        let _ = self.sweeping.await;
+        // The writer ends once nobody can submit any more; stragglers lose that chance here.
+        drop(self.inner);
+        let _ = timeout(drain, self.writing).await;
+    }
+}
+
+async fn accept(inner: Arc<Inner>, listener: Box<dyn Listener>, tls: Option<TlsAcceptor>) {
+    let room = Arc::new(Semaphore::new(inner.policy.sockets));
+    let router = http::router(inner.clone());
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                // Out of descriptors, or a connection that ended before it began.
+                tracing::warn!(error = %e, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (router, tls) = (router.clone(), tls.clone());
+        tokio::spawn(async move {
+            if let Err(e) = connection(stream, tls, router).await {
+                tracing::debug!(%from, error = %e, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connection(
+    stream: BoxStream,
+    tls: Option<TlsAcceptor>,
+    router: axum::Router,
+) -> Result<(), Failed> {
+    let (stream, binding): (BoxStream, _) = match tls {
+        None => (stream, None),
+        Some(acceptor) => {
+            let stream = timeout(OPENING, acceptor.accept(stream)).await??;
+            let exporter =
+                stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None)?;
+            (Box::new(stream), Some(Hash(exporter)))
+        }
+    };
+    let router = router.layer(axum::Extension(Binding(binding)));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(OPENING)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades()
+        .await?;
+    Ok(())
+}
+
+async fn sweep(inner: Arc<Inner>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    loop {
+        tick.tick().await;
+        let now = inner.net.unix_ms();
+        match inner.writer.run(move |tx| Box::pin(async move { tx.sweep(now).await })).await {
+            Ok(swept) => {
+                inner.metrics.expired.inc_by(swept.expired);
+                if swept.expired + swept.forgotten > 0 {
+                    tracing::debug!(expired = swept.expired, forgotten = swept.forgotten, "swept");
+                }
+            }
+            Err(e) => tracing::error!(error = %e, "sweep failed"),
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), BrokerError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| BrokerError::File { path: path.to_owned(), error })
+}
+
+/// Makes sure that a file exists and that only its owner can read it.
+fn private_file(path: &Path) -> Result<(), BrokerError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let made = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    made.map(drop).map_err(|error| BrokerError::File { path: path.to_owned(), error })
+}
+
+/// Loads the broker's key, making it at the first start. A broker that lost its key could not
+/// countersign for its meshes any more: a damaged file is an error, never a new key.
+fn load_key(path: &Path, net: &dyn Net) -> Result<SecretKey, BrokerError> {
+    let broken = |text: &str| BrokerError::Config(format!("{}: {text}", path.display()));
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let mut seed = [0; 32];
+            hex::decode_to_slice(text.trim(), &mut seed)
+                .map_err(|_| broken("is no key: 64 hex characters; restore it from a backup"))?;
+            Ok(SecretKey::from_seed(&seed))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let key = SecretKey::from_seed(&random(net));
+            tls::write_private(path, hex::encode(key.seed().as_slice()).as_bytes())?;
+            Ok(key)
+        }
+        Err(error) => Err(BrokerError::File { path: path.to_owned(), error }),
+    }
+}

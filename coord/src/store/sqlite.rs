@@ -1,0 +1,690 @@
+//! SQLite: WAL, `synchronous=FULL`, one writing connection, a few reading ones.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use meshwire_signaling::attest::IdentityKind;
+use meshwire_signaling::invite::Role;
+use meshwire_signaling::limits::{SKEW, ms};
+use meshwire_signaling::receipt::Verdict;
+use meshwire_signaling::{EnvelopeId, InstanceId, MeshId, PublicKey, UnixMillis};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Row, Sqlite, Transaction};
+
+use super::{
+    Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE, MemberRow,
+    ReceiptRow, Result, SWEEP_BATCH, Store, StoreError, Swept, Tx, same, state,
+};
+use crate::core::accept::{Plan, TargetKind};
+use crate::core::presence::ConnId;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/coord/sqlite");
+
+/// Readers beside the writer: enough for two cores.
+const READERS: u32 = 4;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct SqliteStore {
+    write: SqlitePool,
+    read: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database and applies the migrations.
+    ///
+    /// # Errors
+    /// The file's or the migrations'.
+    pub async fn open(path: &Path, durable: bool) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: a commit returns after the WAL is on disk. The other setting exists for the
+            // check that proves it.
+            .synchronous(if durable { SqliteSynchronous::Full } else { SqliteSynchronous::Off })
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let write =
+            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        MIGRATIONS.run(&write).await?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true).create_if_missing(false))
+            .await?;
+        Ok(Self { write, read })
+    }
+}
+
+/// SQLite's integers are signed; ours stay below 2^53.
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn uint(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn key(row: &SqliteRow, column: &'static str) -> Result<PublicKey> {
+    let bytes: &[u8] = row.try_get(column)?;
+    PublicKey::try_from(bytes).map_err(|_| StoreError::Corrupt(column))
+}
+
+fn mesh(row: &SqliteRow) -> Result<MeshId> {
+    let bytes: &[u8] = row.try_get("mesh")?;
+    MeshId::try_from(bytes).map_err(|_| StoreError::Corrupt("mesh"))
+}
+
+fn id(row: &SqliteRow) -> Result<EnvelopeId> {
+    row.try_get::<&str, _>("id")?.parse().map_err(|_| StoreError::Corrupt("id"))
+}
+
+fn time(row: &SqliteRow, column: &str) -> Result<UnixMillis> {
+    Ok(uint(row.try_get(column)?))
+}
+
+fn maybe_time(row: &SqliteRow, column: &str) -> Result<Option<UnixMillis>> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(uint))
+}
+
+fn small(row: &SqliteRow, column: &'static str) -> Result<u32> {
+    u32::try_from(row.try_get::<i64, _>(column)?).map_err(|_| StoreError::Corrupt(column))
+}
+
+fn member_row(row: &SqliteRow) -> Result<MemberRow> {
+    let role = match row.try_get("role")? {
+        "owner" => Role::Owner,
+        "admin" => Role::Admin,
+        "member" => Role::Member,
+        _ => return Err(StoreError::Corrupt("role")),
+    };
+    let invite: Option<&[u8]> = row.try_get("invite")?;
+    let invite = invite.map(PublicKey::try_from).transpose();
+    Ok(MemberRow {
+        mesh: mesh(row)?,
+        key: key(row, "key")?,
+        name: row.try_get("name")?,
+        role,
+        chain: row.try_get("chain")?,
+        invite: invite.map_err(|_| StoreError::Corrupt("invite"))?,
+        joined_at: time(row, "joined_at")?,
+        seen_at: maybe_time(row, "seen_at")?,
+    })
+}
+
+fn invite_row(row: &SqliteRow) -> Result<InviteRow> {
+    Ok(InviteRow {
+        invite: key(row, "invite")?,
+        mesh: mesh(row)?,
+        issuer: key(row, "issuer")?,
+        capability: row.try_get("capability")?,
+        uses: small(row, "uses")?,
+        used: small(row, "used")?,
+        expires_at: time(row, "expires_at")?,
+        created_at: time(row, "created_at")?,
+        revoked_at: maybe_time(row, "revoked_at")?,
+    })
+}
+
+const SELECT_MEMBER: &str = "SELECT * FROM members WHERE mesh = ? AND key = ?";
+const SELECT_INVITE: &str = "SELECT * FROM invites WHERE invite = ?";
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn begin(&self) -> Result<Box<dyn Tx>> {
+        Ok(Box::new(SqliteTx(self.write.begin_with("BEGIN IMMEDIATE").await?)))
+    }
+
+    async fn has_mesh(&self, mesh: &MeshId) -> Result<bool> {
+        let row = sqlx::query("SELECT 1 FROM meshes WHERE mesh = ?").bind(&mesh.0[..]);
+        Ok(row.fetch_optional(&self.read).await?.is_some())
+    }
+
+    async fn member(&self, mesh: &MeshId, key: &PublicKey) -> Result<Option<MemberRow>> {
+        let row = sqlx::query(SELECT_MEMBER).bind(&mesh.0[..]).bind(&key.0[..]);
+        row.fetch_optional(&self.read).await?.as_ref().map(member_row).transpose()
+    }
+
+    async fn members(
+        &self,
+        mesh: &MeshId,
+        after: Option<&PublicKey>,
+        limit: usize,
+    ) -> Result<Vec<MemberRow>> {
+        // The empty blob sorts before every key.
+        let after: &[u8] = after.map_or(&[], |k| &k.0);
+        let rows =
+            sqlx::query("SELECT * FROM members WHERE mesh = ? AND key > ? ORDER BY key LIMIT ?")
+                .bind(&mesh.0[..])
+                .bind(after)
+                .bind(int(limit as u64))
+                .fetch_all(&self.read)
+                .await?;
+        rows.iter().map(member_row).collect()
+    }
+
+    async fn counter(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        instance: &InstanceId,
+    ) -> Result<Option<u64>> {
+        let row = sqlx::query(
+            "SELECT counter FROM instances WHERE mesh = ? AND key = ? AND instance = ?",
+        )
+        .bind(&mesh.0[..])
+        .bind(&key.0[..])
+        .bind(&instance.0[..])
+        .fetch_optional(&self.read)
+        .await?;
+        row.map(|r| Ok(uint(r.try_get("counter")?))).transpose()
+    }
+
+    async fn invite(&self, invite: &PublicKey) -> Result<Option<InviteRow>> {
+        let row = sqlx::query(SELECT_INVITE).bind(&invite.0[..]);
+        row.fetch_optional(&self.read).await?.as_ref().map(invite_row).transpose()
+    }
+
+    async fn invites(&self, mesh: &MeshId, limit: usize) -> Result<Vec<InviteRow>> {
+        let rows =
+            sqlx::query("SELECT * FROM invites WHERE mesh = ? ORDER BY created_at DESC LIMIT ?")
+                .bind(&mesh.0[..])
+                .bind(int(limit as u64))
+                .fetch_all(&self.read)
+                .await?;
+        rows.iter().map(invite_row).collect()
+    }
+
+    async fn joined(&self, invite: &PublicKey, limit: usize) -> Result<Vec<MemberRow>> {
+        let rows = sqlx::query("SELECT * FROM members WHERE invite = ? ORDER BY joined_at LIMIT ?")
+            .bind(&invite.0[..])
+            .bind(int(limit as u64))
+            .fetch_all(&self.read)
+            .await?;
+        rows.iter().map(member_row).collect()
+    }
+
+    async fn receipts(
+        &self,
+        mesh: &MeshId,
+        author: &PublicKey,
+        limit: usize,
+    ) -> Result<Vec<ReceiptRow>> {
+        let rows = sqlx::query(
+            "SELECT a.id AS id, d.receipt AS receipt FROM deliveries d JOIN accepted a USING (seq)
+             WHERE d.mesh = ? AND d.author = ? AND d.receipt IS NOT NULL AND d.confirmed = 0
+             ORDER BY d.seq LIMIT ?",
+        )
+        .bind(&mesh.0[..])
+        .bind(&author.0[..])
+        .bind(int(limit as u64))
+        .fetch_all(&self.read)
+        .await?;
+        rows.iter().map(|r| Ok(ReceiptRow { id: id(r)?, receipt: r.try_get("receipt")? })).collect()
+    }
+
+    async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let row = sqlx::query("SELECT value FROM settings WHERE name = ?").bind(name);
+        Ok(row.fetch_optional(&self.read).await?.map(|r| r.try_get("value")).transpose()?)
+    }
+
+    async fn queue_depth(&self) -> Result<u64> {
+        let row = sqlx::query("SELECT COUNT(*) AS n FROM deliveries WHERE state = 0");
+        Ok(uint(row.fetch_one(&self.read).await?.try_get("n")?))
+    }
+
+    async fn ready(&self) -> Result<()> {
+        // The runner's own table, with this binary's own list (inventory appendix 7, defect 18).
+        let rows = sqlx::query("SELECT version, checksum FROM _sqlx_migrations WHERE success")
+            .fetch_all(&self.read)
+            .await?;
+        for m in MIGRATIONS.iter() {
+            let applied = rows.iter().any(|r| {
+                r.try_get::<i64, _>("version").is_ok_and(|v| v == m.version)
+                    && r.try_get::<&[u8], _>("checksum").is_ok_and(|c| c == &*m.checksum)
+            });
+            if !applied {
+                return Err(sqlx::migrate::MigrateError::VersionNotPresent(m.version).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+struct SqliteTx(Transaction<'static, Sqlite>);
+
+/// The rows that say what became of one envelope.
+const SELECT_ACCEPTED: &str = "SELECT a.hash AS hash,
+            (SELECT MIN(d.state) FROM deliveries d WHERE d.seq = a.seq) AS state
+     FROM accepted a WHERE a.mesh = ? AND a.author = ? AND a.id = ?";
+
+impl SqliteTx {
+    async fn target_missing(&mut self, plan: &Plan, now: UnixMillis) -> Result<Option<Accepted>> {
+        if plan.target == TargetKind::Member {
+            let there = self.member(&plan.mesh, &plan.recipient).await?.is_some();
+            return Ok((!there).then_some(Accepted::UnknownTarget));
+        }
+        let row =
+            sqlx::query("SELECT member, expires_at FROM delegates WHERE mesh = ? AND key = ?")
+                .bind(&plan.mesh.0[..])
+                .bind(&plan.recipient.0[..])
+                .fetch_optional(&mut *self.0)
+                .await?;
+        Ok(match row {
+            None => Some(Accepted::UnknownTarget),
+            Some(r) if time(&r, "expires_at")? <= now => {
+                Some(Accepted::TargetGone(key(&r, "member")?))
+            }
+            Some(_) => None,
+        })
+    }
+
+    async fn queue_full(&mut self, plan: &Plan) -> Result<bool> {
+        let row = sqlx::query(
+            "SELECT 1 FROM deliveries WHERE mesh = ? AND recipient = ? AND state = 0
+             LIMIT 1 OFFSET ?",
+        )
+        .bind(&plan.mesh.0[..])
+        .bind(&plan.recipient.0[..])
+        .bind(int(MAX_QUEUE as u64 - 1))
+        .fetch_optional(&mut *self.0)
+        .await?;
+        Ok(row.is_some())
+    }
+}
+
+#[async_trait]
+impl Tx for SqliteTx {
+    async fn create_mesh(&mut self, name: &str, owner: &MemberRow) -> Result<bool> {
+        let done = sqlx::query(
+            "INSERT INTO meshes (mesh, name, owner, created_at) VALUES (?, ?, ?, ?)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&owner.mesh.0[..])
+        .bind(name)
+        .bind(&owner.key.0[..])
+        .bind(int(owner.joined_at))
+        .execute(&mut *self.0)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.add_member(owner).await?;
+        Ok(true)
+    }
+
+    async fn member(&mut self, mesh: &MeshId, key: &PublicKey) -> Result<Option<MemberRow>> {
+        let row = sqlx::query(SELECT_MEMBER).bind(&mesh.0[..]).bind(&key.0[..]);
+        row.fetch_optional(&mut *self.0).await?.as_ref().map(member_row).transpose()
+    }
+
+    async fn name_holder(&mut self, mesh: &MeshId, name: &str) -> Result<Option<PublicKey>> {
+        let row = sqlx::query("SELECT key FROM members WHERE mesh = ? AND name = ?")
+            .bind(&mesh.0[..])
+            .bind(name)
+            .fetch_optional(&mut *self.0)
+            .await?;
+        row.map(|r| key(&r, "key")).transpose()
+    }
+
+    async fn add_member(&mut self, row: &MemberRow) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO members (mesh, key, name, role, chain, invite, joined_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&row.mesh.0[..])
+        .bind(&row.key.0[..])
+        .bind(&row.name)
+        .bind(row.role.as_str())
+        .bind(&row.chain)
+        .bind(row.invite.map(|k| k.0.to_vec()))
+        .bind(int(row.joined_at))
+        .execute(&mut *self.0)
+        .await?;
+        Ok(())
+    }
+
+    async fn seen(&mut self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> Result<()> {
+        sqlx::query("UPDATE members SET seen_at = ? WHERE mesh = ? AND key = ?")
+            .bind(int(at))
+            .bind(&mesh.0[..])
+            .bind(&key.0[..])
+            .execute(&mut *self.0)
+            .await?;
+        Ok(())
+    }
+
+    async fn hello(
+        &mut self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        instance: &InstanceId,
+        counter: u64,
+        at: UnixMillis,
+    ) -> Result<bool> {
+        let done = sqlx::query(
+            "INSERT INTO instances (mesh, key, instance, counter, at) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (mesh, key, instance) DO UPDATE SET counter = ?4, at = ?5
+             WHERE counter < ?4",
+        )
+        .bind(&mesh.0[..])
+        .bind(&key.0[..])
+        .bind(&instance.0[..])
+        .bind(int(counter))
+        .bind(int(at))
+        .execute(&mut *self.0)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "DELETE FROM instances WHERE mesh = ?1 AND key = ?2 AND instance NOT IN
+             (SELECT instance FROM instances WHERE mesh = ?1 AND key = ?2
+              ORDER BY at DESC, instance = ?4 DESC LIMIT ?3)",
+        )
+        .bind(&mesh.0[..])
+        .bind(&key.0[..])
+        .bind(i64::from(MAX_INSTANCES))
+        .bind(&instance.0[..])
+        .execute(&mut *self.0)
+        .await?;
+        Ok(true)
+    }
+
+    async fn delegate(
+        &mut self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        member: &PublicKey,
+        kind: IdentityKind,
+        expires_at: UnixMillis,
+    ) -> Result<bool> {
+        let kind = if kind == IdentityKind::Service { "service" } else { "session" };
+        let done = sqlx::query(
+            "INSERT INTO delegates (mesh, key, member, kind, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (mesh, key) DO UPDATE SET kind = ?4, expires_at = ?5 WHERE member = ?3",
+        )
+        .bind(&mesh.0[..])
+        .bind(&key.0[..])
+        .bind(&member.0[..])
+        .bind(kind)
+        .bind(int(expires_at))
+        .execute(&mut *self.0)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn create_invite(&mut self, row: &InviteRow) -> Result<bool> {
+        let done = sqlx::query(
+            "INSERT INTO invites (invite, mesh, issuer, capability, uses, expires_at, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(&row.invite.0[..])
+        .bind(&row.mesh.0[..])
+        .bind(&row.issuer.0[..])
+        .bind(&row.capability)
+        .bind(i64::from(row.uses))
+        .bind(int(row.expires_at))
+        .bind(int(row.created_at))
+        .execute(&mut *self.0)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn invite(&mut self, invite: &PublicKey) -> Result<Option<InviteRow>> {
+        let row = sqlx::query(SELECT_INVITE).bind(&invite.0[..]);
+        row.fetch_optional(&mut *self.0).await?.as_ref().map(invite_row).transpose()
+    }
+
+    async fn revoke_invite(
+        &mut self,
+        mesh: &MeshId,
+        invite: &PublicKey,
+        at: UnixMillis,
+    ) -> Result<bool> {
+        let done = sqlx::query(
+            "UPDATE invites SET revoked_at = COALESCE(revoked_at, ?) WHERE invite = ? AND mesh = ?",
+        )
+        .bind(int(at))
+        .bind(&invite.0[..])
+        .bind(&mesh.0[..])
+        .execute(&mut *self.0)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn use_invite(&mut self, invite: &PublicKey) -> Result<()> {
+        sqlx::query("UPDATE invites SET used = used + 1 WHERE invite = ?")
+            .bind(&invite.0[..])
+            .execute(&mut *self.0)
+            .await?;
+        Ok(())
+    }
+
+    async fn accept(&mut self, plan: &Plan, now: UnixMillis) -> Result<Accepted> {
+        let id = plan.id.to_string();
+        let known = sqlx::query(SELECT_ACCEPTED)
+            .bind(&plan.mesh.0[..])
+            .bind(&plan.author.0[..])
+            .bind(&id)
+            .fetch_optional(&mut *self.0)
+            .await?;
+        if let Some(row) = known {
+            if !same(row.try_get("hash")?, &plan.hash) {
+                return Ok(Accepted::Conflict);
+            }
+            return Ok(Accepted::Duplicate(state::public(row.try_get("state")?)));
+        }
+        if let Some(refused) = self.target_missing(plan, now).await? {
+            return Ok(refused);
+        }
+        if self.queue_full(plan).await? {
+            return Ok(Accepted::QueueFull);
+        }
+        let seq = sqlx::query(
+            "INSERT INTO accepted (mesh, author, id, hash, accepted_at, expires_at)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&plan.mesh.0[..])
+        .bind(&plan.author.0[..])
+        .bind(&id)
+        .bind(&plan.hash.0[..])
+        .bind(int(now))
+        .bind(int(plan.expires_at))
+        .execute(&mut *self.0)
+        .await?
+        .last_insert_rowid();
+        sqlx::query("INSERT INTO bodies (seq, envelope) VALUES (?, ?)")
+            .bind(seq)
+            .bind(&plan.envelope)
+            .execute(&mut *self.0)
+            .await?;
+        sqlx::query(
+            "INSERT INTO deliveries (seq, recipient, mesh, author, priority, expires_at)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(seq)
+        .bind(&plan.recipient.0[..])
+        .bind(&plan.mesh.0[..])
+        .bind(&plan.author.0[..])
+        .bind(i64::from(plan.priority))
+        .bind(int(plan.expires_at))
+        .execute(&mut *self.0)
+        .await?;
+        Ok(Accepted::New)
+    }
+
+    async fn claim(&mut self, c: Claim) -> Result<Vec<Claimed>> {
+        let rows = sqlx::query(
+            "UPDATE deliveries SET claim = ?1, claim_until = ?2, attempt = attempt + 1
+             WHERE recipient = ?4 AND seq IN
+               (SELECT seq FROM deliveries
+                WHERE mesh = ?3 AND recipient = ?4 AND state = 0 AND claim_until <= ?5
+                  AND expires_at > ?5
+                ORDER BY priority, seq LIMIT ?6)
+             RETURNING seq, priority, attempt",
+        )
+        .bind(int(c.conn))
+        .bind(int(c.until))
+        .bind(&c.mesh.0[..])
+        .bind(&c.recipient.0[..])
+        .bind(int(c.now))
+        .bind(int(c.limit as u64))
+        .fetch_all(&mut *self.0)
+        .await?;
+        let mut order = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let sort: (i64, i64) = (row.try_get("priority")?, row.try_get("seq")?);
+            order.push((sort, small(row, "attempt")?));
+        }
+        // RETURNING promises no order.
+        order.sort_unstable();
+        let mut claimed = Vec::with_capacity(order.len());
+        for ((_, seq), attempt) in order {
+            let row = sqlx::query(
+                "SELECT a.author, a.id, a.accepted_at, b.envelope
+                 FROM accepted a JOIN bodies b USING (seq) WHERE a.seq = ?",
+            )
+            .bind(seq)
+            .fetch_one(&mut *self.0)
+            .await?;
+            claimed.push(Claimed {
+                recipient: c.recipient,
+                author: key(&row, "author")?,
+                id: id(&row)?,
+                envelope: row.try_get("envelope")?,
+                accepted_at: time(&row, "accepted_at")?,
+                attempt,
+            });
+        }
+        Ok(claimed)
+    }
+
+    async fn answer(
+        &mut self,
+        d: &DeliveryRef,
+        verdict: Verdict,
+        receipt: Option<&[u8]>,
+    ) -> Result<bool> {
+        let row = sqlx::query(
+            "UPDATE deliveries SET state = ?1, receipt = ?2, claim = NULL, claim_until = 0
+             WHERE recipient = ?3 AND state = 0 AND seq =
+               (SELECT seq FROM accepted WHERE mesh = ?4 AND author = ?5 AND id = ?6)
+             RETURNING seq",
+        )
+        .bind(state::of(verdict))
+        .bind(receipt)
+        .bind(&d.recipient.0[..])
+        .bind(&d.mesh.0[..])
+        .bind(&d.author.0[..])
+        .bind(d.id.to_string())
+        .fetch_optional(&mut *self.0)
+        .await?;
+        let Some(row) = row else { return Ok(false) };
+        let seq: i64 = row.try_get("seq")?;
+        sqlx::query(
+            "DELETE FROM bodies WHERE seq = ?1 AND NOT EXISTS
+             (SELECT 1 FROM deliveries WHERE seq = ?1 AND state = 0)",
+        )
+        .bind(seq)
+        .execute(&mut *self.0)
+        .await?;
+        Ok(true)
+    }
+
+    async fn postpone(&mut self, d: &DeliveryRef, until: UnixMillis) -> Result<()> {
+        sqlx::query(
+            "UPDATE deliveries SET claim = NULL, claim_until = ?1
+             WHERE recipient = ?2 AND state = 0 AND seq =
+               (SELECT seq FROM accepted WHERE mesh = ?3 AND author = ?4 AND id = ?5)",
+        )
+        .bind(int(until))
+        .bind(&d.recipient.0[..])
+        .bind(&d.mesh.0[..])
+        .bind(&d.author.0[..])
+        .bind(d.id.to_string())
+        .execute(&mut *self.0)
+        .await?;
+        Ok(())
+    }
+
+    async fn release(&mut self, conn: ConnId) -> Result<u64> {
+        let done =
+            sqlx::query("UPDATE deliveries SET claim = NULL, claim_until = 0 WHERE claim = ?")
+                .bind(int(conn))
+                .execute(&mut *self.0)
+                .await?;
+        Ok(done.rows_affected())
+    }
+
+    async fn release_all(&mut self) -> Result<()> {
+        sqlx::query("UPDATE deliveries SET claim = NULL, claim_until = 0 WHERE claim IS NOT NULL")
+            .execute(&mut *self.0)
+            .await?;
+        Ok(())
+    }
+
+    async fn confirm(&mut self, d: &DeliveryRef) -> Result<()> {
+        sqlx::query(
+            "UPDATE deliveries SET confirmed = 1 WHERE recipient = ? AND seq =
+               (SELECT seq FROM accepted WHERE mesh = ? AND author = ? AND id = ?)",
+        )
+        .bind(&d.recipient.0[..])
+        .bind(&d.mesh.0[..])
+        .bind(&d.author.0[..])
+        .bind(d.id.to_string())
+        .execute(&mut *self.0)
+        .await?;
+        Ok(())
+    }
+
+    async fn sweep(&mut self, now: UnixMillis) -> Result<Swept> {
+        let expired = sqlx::query(
+            "UPDATE deliveries SET state = ?1, claim = NULL WHERE (seq, recipient) IN
+             (SELECT seq, recipient FROM deliveries WHERE state = 0 AND expires_at <= ?2 LIMIT ?3)",
+        )
+        .bind(state::EXPIRED)
+        .bind(int(now))
+        .bind(SWEEP_BATCH)
+        .execute(&mut *self.0)
+        .await?;
+        sqlx::query(
+            "DELETE FROM bodies WHERE seq IN
+             (SELECT seq FROM accepted JOIN bodies USING (seq) WHERE expires_at <= ? LIMIT ?)",
+        )
+        .bind(int(now))
+        .bind(SWEEP_BATCH)
+        .execute(&mut *self.0)
+        .await?;
+        let forgotten = sqlx::query(
+            "DELETE FROM accepted WHERE seq IN
+             (SELECT seq FROM accepted WHERE expires_at <= ? LIMIT ?)",
+        )
+        .bind(int(now.saturating_sub(ms(SKEW))))
+        .bind(SWEEP_BATCH)
+        .execute(&mut *self.0)
+        .await?;
+        Ok(Swept { expired: expired.rows_affected(), forgotten: forgotten.rows_affected() })
+    }
+
+    async fn set(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO settings (name, value) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET value = ?2",
+        )
+        .bind(name)
+        .bind(value)
+        .execute(&mut *self.0)
+        .await?;
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        Ok(self.0.commit().await?)
+    }
+}

@@ -1,0 +1,129 @@
+//! Answers, once what they speak of is committed.
+
+use meshwire_signaling::frame::{
+    Accepted as AcceptedFrame, ErrorFrame, Frame, MessageFrame, MessageState, ReceiptFrame, code,
+};
+use meshwire_signaling::receipt::Verdict;
+use meshwire_signaling::{EnvelopeId, PublicKey, UnixMillis, codec};
+use tokio::sync::mpsc;
+
+use super::handshake::known_code;
+use super::registry::{Shared, offer_receipt};
+use crate::metrics::{ByPriority, Reason};
+use crate::store::{Accepted, DeliveryRef, StoreError};
+use crate::writer::Pending;
+
+/// Something submitted to the writer whose answer is due.
+pub(super) enum Completion {
+    /// A send.
+    Accept(Box<Accept>),
+    /// An ack or nack.
+    Answer {
+        delivery: DeliveryRef,
+        verdict: Verdict,
+        receipt: Option<meshwire_signaling::receipt::Receipt>,
+        pending: Pending<bool>,
+    },
+    /// A frame that is ready; in line, so that answers keep the order of requests.
+    Ready(Frame),
+}
+
+/// A send that is being committed.
+pub(super) struct Accept {
+    pub(super) req: u64,
+    pub(super) id: EnvelopeId,
+    pub(super) recipient: PublicKey,
+    pub(super) priority: &'static str,
+    pub(super) pending: Pending<Accepted>,
+    /// The envelope, for the mutant that pushes duplicates.
+    pub(super) again: Option<(Vec<u8>, UnixMillis)>,
+}
+
+/// Runs until the reader has ended and everything submitted is answered.
+pub(super) async fn run(conn: Shared, mut due: mpsc::Receiver<Completion>) {
+    while let Some(completion) = due.recv().await {
+        let frame = match completion {
+            Completion::Ready(frame) => Some(frame),
+            Completion::Accept(accept) => Some(accepted(&conn, *accept).await),
+            Completion::Answer { delivery, verdict, receipt, pending } => {
+                if flatten(pending).await.unwrap_or(false) {
+                    answered(&conn, delivery, verdict, receipt);
+                }
+                None
+            }
+        };
+        if let Some(frame) = frame {
+            // A closed socket no longer takes answers; commits stand all the same.
+            let _ = conn.handle.out.send(frame).await;
+        }
+    }
+}
+
+async fn flatten<T>(pending: Pending<T>) -> Result<T, StoreError> {
+    pending.await.unwrap_or(Err(StoreError::Closed))
+}
+
+fn unavailable(e: &StoreError) -> ErrorFrame {
+    tracing::error!(error = %e, "a write failed");
+    ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", 1_000)
+}
+
+async fn accepted(conn: &Shared, a: Accept) -> Frame {
+    let metrics = &conn.inner.metrics;
+    let ok = |state, duplicate| AcceptedFrame { req: a.req, id: a.id, state, duplicate }.into();
+    let error = match flatten(a.pending).await {
+        Ok(Accepted::New) => {
+            metrics.accepted.get_or_create(&ByPriority { priority: a.priority }).inc();
+            conn.inner.registry.wake(&conn.mesh, &a.recipient);
+            return ok(MessageState::Relayed, false);
+        }
+        Ok(Accepted::Duplicate(_)) if a.again.is_some() => {
+            if let Some((bytes, accepted_at)) = a.again
+                && let Ok(envelope) = codec::from_msgpack(&bytes)
+                && let Some(handle) = conn.inner.registry.holder(&conn.mesh, &a.recipient)
+            {
+                let frame = MessageFrame { to: a.recipient, envelope, accepted_at, attempt: 1 };
+                let _ = handle.out.send(frame.into()).await;
+            }
+            return ok(MessageState::Relayed, false);
+        }
+        Ok(Accepted::Duplicate(state)) => {
+            metrics.duplicates.inc();
+            return ok(state, true);
+        }
+        Ok(Accepted::Conflict) => {
+            let text = "this author has used this id for another envelope";
+            ErrorFrame::permanent(code::CONFLICT, text)
+        }
+        Ok(Accepted::UnknownTarget) => {
+            let text = format!("nobody in this mesh has the key {}", a.recipient);
+            ErrorFrame::permanent(code::UNKNOWN_TARGET, text)
+        }
+        Ok(Accepted::TargetGone(member)) => {
+            let text = format!("the session has ended; its member is {member}");
+            ErrorFrame::permanent(code::TARGET_GONE, text)
+        }
+        Ok(Accepted::QueueFull) => {
+            let text = "too much waits for this recipient";
+            ErrorFrame::transient(code::QUEUE_FULL, text, 30_000)
+        }
+        Err(e) => unavailable(&e),
+    };
+    metrics.rejected.get_or_create(&Reason { reason: known_code(&error.code) }).inc();
+    ErrorFrame { id: Some(a.id), ..error.to_req(Some(a.req)) }.into()
+}
+
+fn answered(
+    conn: &Shared,
+    d: DeliveryRef,
+    verdict: Verdict,
+    receipt: Option<meshwire_signaling::receipt::Receipt>,
+) {
+    let metrics = &conn.inner.metrics;
+    let counter = if verdict == Verdict::Delivered { &metrics.delivered } else { &metrics.refused };
+    counter.inc();
+    if let Some(receipt) = receipt {
+        let frame = ReceiptFrame { from: d.author, id: d.id, receipt };
+        offer_receipt(&conn.inner.registry, &d.mesh, &d.author, frame.into());
+    }
+}

@@ -1,0 +1,325 @@
+//! The reading half: what a node asks for.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::SplitStream;
+use meshwire_signaling::codec::{self, Encoding};
+use meshwire_signaling::envelope::StateHead;
+use meshwire_signaling::frame::{
+    Bind, Bound, ClientAck, ClientNack, ErrorFrame, Frame, FrameError, Goaway, ListPeers, PeerInfo,
+    Peers, Send, close, code,
+};
+use meshwire_signaling::limits::{CLAIM_LEASE, MAX_PEERS_PAGE, STALE_AFTER, ms};
+use meshwire_signaling::receipt::{Receipt, Verdict};
+use meshwire_signaling::{Priority, PublicKey};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use super::complete::{Accept, Completion};
+use super::handshake::{frame, known_code};
+use super::registry::Shared;
+use super::{Close, Socket};
+use crate::config::Mutant;
+use crate::core::accept;
+use crate::core::hello::check_bind;
+use crate::http::invites;
+use crate::metrics::Reason;
+use crate::store::{DeliveryRef, StoreError};
+
+/// Undecodable frames after which a connection is closed: a broken client, or a probing one.
+const MAX_MALFORMED: u32 = 32;
+/// Bytes of chains in one page of peers: with base64 and the rest it stays below a frame's limit.
+const PAGE_BYTES: usize = 128 * 1024;
+
+type Due = mpsc::Sender<Completion>;
+
+/// Reads until the socket ends, goes stale, or is closed from our side. Returns how to close it.
+pub(super) async fn run(
+    conn: &Shared,
+    mut stream: SplitStream<Socket>,
+    encoding: Encoding,
+    due: Due,
+) -> Option<Close> {
+    let mut closing = conn.handle.close.subscribe();
+    let mut stopping = conn.inner.stopping.clone();
+    let mut malformed = 0;
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = async { drop(closing.wait_for(Option::is_some).await) } => return None,
+            () = async { drop(stopping.wait_for(|s| *s).await) } => {
+                let retry_after_ms = 500;
+                let goaway = Goaway { reason: "shutting down".into(), retry_after_ms };
+                let _ = due.send(Completion::Ready(goaway.into())).await;
+                return Some((close::GOING_AWAY, "shutting down".into()));
+            }
+            next = tokio::time::timeout(STALE_AFTER, stream.next()) => next,
+        };
+        let msg = match next {
+            Err(_) => return Some((close::NORMAL, "stale".into())),
+            Ok(None) => return None,
+            Ok(Some(Err(WsError::Capacity(_)))) => {
+                return Some((close::TOO_BIG, "frame too large".into()));
+            }
+            Ok(Some(Err(_) | Ok(Message::Close(_)))) => return None,
+            Ok(Some(Ok(msg))) => msg,
+        };
+        let answer = match frame(&msg, encoding) {
+            None => continue,
+            Some(Ok(frame)) => handle(conn, frame, &due).await,
+            Some(Err(e)) => {
+                malformed += 1;
+                conn.inner.metrics.malformed.inc();
+                if malformed > MAX_MALFORMED {
+                    return Some((close::REFUSED, code::MALFORMED.into()));
+                }
+                Some(undecodable(&e).into())
+            }
+        };
+        if let Some(answer) = answer
+            && due.send(Completion::Ready(answer)).await.is_err()
+        {
+            return None;
+        }
+    }
+}
+
+fn undecodable(e: &FrameError) -> ErrorFrame {
+    let (code, req) = match e {
+        FrameError::UnknownType { req, .. } => (code::UNKNOWN_TYPE, *req),
+        FrameError::Malformed { req, .. } => (code::MALFORMED, *req),
+        _ => (code::MALFORMED, None),
+    };
+    ErrorFrame::permanent(code, e.to_string()).to_req(req)
+}
+
+/// Handles one frame; what can be answered at once is returned.
+async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
+    match frame {
+        Frame::Send(send) => self::send(conn, send, due).await,
+        Frame::ClientAck(ack) => client_ack(conn, ack, due).await,
+        Frame::ClientNack(nack) => client_nack(conn, nack, due).await,
+        Frame::ReceiptAck(ack) => {
+            if conn.inner.registry.speaks_for(conn.id, &ack.from) {
+                let d = DeliveryRef {
+                    mesh: conn.mesh,
+                    author: ack.from,
+                    id: ack.id,
+                    recipient: ack.by,
+                };
+                let job = conn
+                    .inner
+                    .writer
+                    .submit(move |tx| Box::pin(async move { tx.confirm(&d).await }));
+                // Nobody waits for this: an unconfirmed receipt comes again.
+                drop(job.await);
+            }
+            None
+        }
+        Frame::Bind(bind) => Some(self::bind(conn, bind).await),
+        Frame::ListPeers(ask) => Some(list_peers(conn, &ask).await),
+        Frame::InviteCreate(ask) => {
+            Some(reply(ask.req, invites::create(&conn.inner, conn.mesh, conn.member, ask).await))
+        }
+        Frame::InviteList(ask) => {
+            Some(reply(ask.req, invites::list(&conn.inner, conn.mesh, conn.member, ask.req).await))
+        }
+        Frame::InviteRevoke(ask) => {
+            Some(reply(ask.req, invites::revoke(&conn.inner, conn.mesh, conn.member, &ask).await))
+        }
+        // Errors are never answered with errors.
+        Frame::Error(_) => None,
+        Frame::Hello(_) => {
+            let text = "this connection has said hello";
+            Some(ErrorFrame::permanent(code::NO_HELLO, text).into())
+        }
+        other => {
+            let text = format!("{:?} goes from broker to node only", other.kind());
+            Some(ErrorFrame::permanent(code::UNSUPPORTED, text).into())
+        }
+    }
+}
+
+fn reply(req: u64, result: Result<Frame, ErrorFrame>) -> Frame {
+    result.unwrap_or_else(|e| e.to_req(Some(req)).into())
+}
+
+async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
+    let inner = &conn.inner;
+    let req = send.req;
+    let now = inner.net.unix_ms();
+    let id = send.envelope.header().ok().map(|h| h.id);
+    let plan = inner
+        .take_token(conn.mesh, conn.member)
+        .map_err(|wait| {
+            let rate = inner.policy.limits.rate;
+            let text = format!("more than {rate} sends per second: slow down");
+            ErrorFrame::transient(code::RATE_LIMITED, text, wait)
+        })
+        .and_then(|()| {
+            let mine = |key: &PublicKey| inner.registry.speaks_for(conn.id, key);
+            accept::plan(send, &conn.mesh, mine, now)
+        })
+        .and_then(|plan| {
+            if plan.queued || inner.registry.online(&plan.mesh, &plan.recipient) {
+                return Ok(plan);
+            }
+            let text = "the recipient is not there and the envelope is not to be queued";
+            Err(ErrorFrame::permanent(code::OFFLINE, text))
+        });
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => {
+            let reason = Reason { reason: known_code(&error.code) };
+            inner.metrics.rejected.get_or_create(&reason).inc();
+            return Some(ErrorFrame { id, ..error.to_req(Some(req)) }.into());
+        }
+    };
+    let again = (inner.mutant == Some(Mutant::NoDedupe)).then(|| (plan.envelope.clone(), now));
+    let (id, recipient) = (plan.id, plan.recipient);
+    let priority = Priority::ALL.get(usize::from(plan.priority)).map_or("other", |p| p.as_str());
+
+    let pending =
+        inner.writer.submit(move |tx| Box::pin(async move { tx.accept(&plan, now).await })).await;
+    let accept = Accept { req, id, recipient, priority, pending, again };
+    // If the completer is gone, so is the socket.
+    let _ = due.send(Completion::Accept(Box::new(accept))).await;
+    None
+}
+
+/// Submits the end of a delivery to the writer; the completer tells the author.
+async fn answer(
+    conn: &Shared,
+    delivery: DeliveryRef,
+    verdict: Verdict,
+    receipt: Option<Receipt>,
+    due: &Due,
+) {
+    let bytes = receipt.as_ref().map(codec::to_msgpack);
+    let pending = conn
+        .inner
+        .writer
+        .submit(move |tx| {
+            Box::pin(async move { tx.answer(&delivery, verdict, bytes.as_deref()).await })
+        })
+        .await;
+    if conn.window().answered(&(delivery.author, delivery.id, delivery.recipient)) {
+        conn.handle.wake();
+    }
+    let _ = due.send(Completion::Answer { delivery, verdict, receipt, pending }).await;
+}
+
+fn delivery(
+    conn: &Shared,
+    author: PublicKey,
+    id: meshwire_signaling::EnvelopeId,
+    by: PublicKey,
+) -> Result<DeliveryRef, Frame> {
+    if conn.inner.registry.speaks_for(conn.id, &by) {
+        return Ok(DeliveryRef { mesh: conn.mesh, author, id, recipient: by });
+    }
+    let text = "the receipt's key is none of this connection's identities";
+    Err(ErrorFrame { id: Some(id), ..ErrorFrame::permanent(code::NOT_YOURS, text) }.into())
+}
+
+async fn client_ack(conn: &Shared, ack: ClientAck, due: &Due) -> Option<Frame> {
+    if ack.receipt.verdict != Verdict::Delivered || ack.receipt.reason.is_some() {
+        let text = "a client_ack carries a plain `delivered`; use client_nack for the rest";
+        return Some(ErrorFrame::permanent(code::MALFORMED, text).into());
+    }
+    match delivery(conn, ack.from, ack.id, ack.receipt.by) {
+        Err(error) => Some(error),
+        Ok(d) => {
+            answer(conn, d, Verdict::Delivered, Some(ack.receipt), due).await;
+            None
+        }
+    }
+}
+
+async fn client_nack(conn: &Shared, nack: ClientNack, due: &Due) -> Option<Frame> {
+    let d = match delivery(conn, nack.from, nack.id, nack.by) {
+        Err(error) => return Some(error),
+        Ok(d) => d,
+    };
+    if nack.permanent {
+        if nack.receipt.as_ref().is_some_and(|r| r.verdict == Verdict::Delivered) {
+            let text = "a client_nack cannot carry a `delivered` receipt";
+            return Some(ErrorFrame::permanent(code::MALFORMED, text).into());
+        }
+        let verdict = nack.receipt.as_ref().map_or(Verdict::Refused, |r| r.verdict);
+        answer(conn, d, verdict, nack.receipt, due).await;
+        return None;
+    }
+    // Stays in the window until its lease would have ended: that is when it may come again.
+    let until = conn.inner.net.unix_ms().saturating_add(ms(CLAIM_LEASE));
+    let job =
+        conn.inner.writer.submit(move |tx| Box::pin(async move { tx.postpone(&d, until).await }));
+    drop(job.await);
+    None
+}
+
+async fn bind(conn: &Shared, bind: Bind) -> Frame {
+    let inner = &conn.inner;
+    let now = inner.net.unix_ms();
+    let req = Some(bind.req);
+    let (kind, until) = match check_bind(&bind, &conn.hello, &conn.mesh, &conn.member, now) {
+        Ok(checked) => checked,
+        Err(error) => return error.to_req(req).into(),
+    };
+    let (mesh, key, member) = (conn.mesh, bind.key, conn.member);
+    let noted = inner
+        .writer
+        .run(move |tx| {
+            Box::pin(async move {
+                // A member's key cannot become somebody's session.
+                if tx.member(&mesh, &key).await?.is_some() {
+                    return Ok(false);
+                }
+                tx.delegate(&mesh, &key, &member, kind, until).await
+            })
+        })
+        .await;
+    match noted {
+        Ok(true) => {
+            inner.registry.bind(conn, key, kind);
+            conn.handle.receipts_waiting();
+            Bound { req: bind.req, key }.into()
+        }
+        Ok(false) => {
+            let text = "this key belongs to another member";
+            ErrorFrame::permanent(code::FORBIDDEN, text).to_req(req).into()
+        }
+        Err(e) => unavailable(&e).to_req(req).into(),
+    }
+}
+
+fn unavailable(e: &StoreError) -> ErrorFrame {
+    tracing::error!(error = %e, "the database fails");
+    ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", 1_000)
+}
+
+async fn list_peers(conn: &Shared, ask: &ListPeers) -> Frame {
+    let store = &conn.inner.store;
+    let rows = match &ask.key {
+        Some(key) => store.member(&conn.mesh, key).await.map(|r| r.into_iter().collect()),
+        None => store.members(&conn.mesh, ask.after.as_ref(), MAX_PEERS_PAGE + 1).await,
+    };
+    let rows: Vec<_> = match rows {
+        Ok(rows) => rows,
+        Err(e) => return unavailable(&e).to_req(Some(ask.req)).into(),
+    };
+    let (mut peers, mut bytes, mut last) = (Vec::new(), 0, None);
+    let mut next = None;
+    for row in rows {
+        bytes += row.chain.len();
+        if peers.len() >= MAX_PEERS_PAGE || (bytes > PAGE_BYTES && !peers.is_empty()) {
+            next = last;
+            break;
+        }
+        let online = conn.inner.registry.online(&conn.mesh, &row.key);
+        last = Some(row.key);
+        if let Ok(chain) = codec::from_msgpack(&row.chain) {
+            peers.push(PeerInfo { chain, online, since: row.seen_at });
+        }
+    }
+    Peers { req: ask.req, peers, next, head: StateHead::origin(&conn.mesh) }.into()
+}

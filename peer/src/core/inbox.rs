@@ -1,0 +1,385 @@
+//! What becomes of an envelope that comes in (design section 5.4), decided without a store.
+//!
+//! ```text
+//! shape -> is it ours -> signature -> times -> suite and channel -> author's membership
+//!       -> decryption -> content                                          (the store dedupes last)
+//! ```
+//!
+//! Drive contract: call [`receive`] with what the roster knows of the author. On
+//! [`Verdict::Accept`] store the item, then answer with the [`Answerer`]: `delivered` for a new row
+//! or a duplicate, [`Answerer::refused`] with `conflict` for another content under the same id. On
+//! [`Verdict::Late`] ask the store whether it had arrived in time. On [`Verdict::NeedChain`] fetch
+//! the author's chain and call again, or refuse. Nothing surfaces that did not pass every step: a
+//! body that cannot be opened is refused, never shown (inventory appendix 7, defect 12).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use meshwire_signaling::attest::{Attestation, IdentityKind};
+use meshwire_signaling::envelope::{Checked, EnvelopeError, Proof, Suite, box_key_id};
+use meshwire_signaling::invite::{Chain, Member};
+use meshwire_signaling::limits::{SKEW, ms};
+use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
+use meshwire_signaling::seal::{Pair, PairCache};
+use meshwire_signaling::{
+    Channel, Content, Envelope, EnvelopeId, Hash, Header, InstanceId, MeshId, Priority, PublicKey,
+    Target, UnixMillis,
+};
+
+use super::order::Counter;
+
+/// Longest content type, in bytes (RFC 6838 section 4.2: 127 for each half; one is plenty).
+pub const MAX_KIND: usize = 127;
+
+/// The identities of this node in one mesh, by key.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    mesh: MeshId,
+    mine: HashMap<PublicKey, (IdentityKind, Arc<PairCache>)>,
+}
+
+impl Keys {
+    /// None yet.
+    #[must_use]
+    pub fn new(mesh: MeshId) -> Self {
+        Self { mesh, mine: HashMap::new() }
+    }
+
+    /// Adds an identity.
+    pub fn insert(&mut self, kind: IdentityKind, pairs: Arc<PairCache>) {
+        self.mine.insert(pairs.key().public(), (kind, pairs));
+    }
+
+    /// Takes an identity away, for example an ended session's.
+    pub fn remove(&mut self, key: &PublicKey) {
+        self.mine.remove(key);
+    }
+
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> &MeshId {
+        &self.mesh
+    }
+
+    /// The pairs of the identity that `target` names, if it is ours and of the kind named.
+    fn of(&self, target: &Target) -> Option<(PublicKey, &PairCache)> {
+        let (key, kind) = match target {
+            Target::Member { key } => (key, IdentityKind::Member),
+            Target::Session { key } => (key, IdentityKind::Session),
+            Target::Service { key } => (key, IdentityKind::Service),
+            _ => return None,
+        };
+        let (ours, pairs) = self.mine.get(key)?;
+        (*ours == kind).then_some((*key, pairs.as_ref()))
+    }
+}
+
+/// What the roster has of a member whose chain it has verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The member's key.
+    pub key: PublicKey,
+    /// Its name.
+    pub name: String,
+    /// [`Chain::fingerprint`] of the verified chain.
+    pub fingerprint: Hash,
+}
+
+/// An accepted message, as the inbox keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The identity key that signed it.
+    pub author: PublicKey,
+    /// Its id; unique together with mesh and author.
+    pub id: EnvelopeId,
+    /// The envelope hash.
+    pub hash: Hash,
+    /// The member behind the author; the same key for members.
+    pub member: PublicKey,
+    /// The member's name by its chain: a session's own name is nobody's word but its member's.
+    pub author_name: String,
+    /// Which of our identities it is for.
+    pub recipient: PublicKey,
+    /// The kind of exchange.
+    pub channel: Channel,
+    /// When it surfaces.
+    pub priority: Priority,
+    /// Media type of `content`.
+    pub kind: String,
+    /// The message itself.
+    pub content: Vec<u8>,
+    /// The message that this one answers.
+    pub reply_to: Option<EnvelopeId>,
+    /// The author's outbox.
+    pub instance: InstanceId,
+    /// Its number in its [`Counter`], from 1.
+    pub seq: u64,
+    /// The lowest number that its author may still deliver; at most `seq`.
+    pub floor: u64,
+    /// The target as the author wrote it.
+    pub target: Target,
+    /// When the author froze it, Unix milliseconds, by the author's clock.
+    pub sent_at: UnixMillis,
+    /// When it came, Unix milliseconds.
+    pub received_at: UnixMillis,
+}
+
+impl Item {
+    /// What the message is numbered in.
+    #[must_use]
+    pub fn counter(&self) -> Counter {
+        Counter {
+            mesh: self.mesh,
+            author: self.author,
+            instance: self.instance,
+            target: self.target.clone(),
+            priority: self.priority,
+        }
+    }
+}
+
+/// Makes receipts for one envelope whose signature holds.
+#[derive(Clone, Debug)]
+pub struct Answerer {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The envelope's author.
+    pub author: PublicKey,
+    /// The envelope.
+    pub id: EnvelopeId,
+    /// The envelope hash.
+    pub hash: Hash,
+    /// Our identity that it is for.
+    pub recipient: PublicKey,
+    pair: Arc<Pair>,
+}
+
+impl Answerer {
+    fn receipt(&self, outcome: Outcome, reason: Option<&str>) -> Receipt {
+        let ends = Ends { mesh: &self.mesh, sender: &self.author, recipient: &self.recipient };
+        Receipt::new(&self.pair, ends, &self.hash, outcome, reason)
+    }
+
+    /// To be given only once the inbox row is on disk.
+    #[must_use]
+    pub fn delivered(&self) -> Receipt {
+        self.receipt(Outcome::Delivered, None)
+    }
+
+    /// Refused for good; `reason` is one of [`meshwire_signaling::receipt::reason`].
+    #[must_use]
+    pub fn refused(&self, reason: &str) -> Receipt {
+        self.receipt(Outcome::Refused, Some(reason))
+    }
+}
+
+/// A message to be stored.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The message.
+    pub item: Item,
+    /// Until when its id must suppress copies: expiry plus skew, Unix milliseconds.
+    pub keep_until: UnixMillis,
+    /// The author's member and chain, where the envelope brought one that the roster does not have.
+    pub proven: Option<Box<(Member, Chain)>>,
+    /// For the answer.
+    pub answer: Answerer,
+}
+
+/// A refusal for good.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The envelope's author, as the header says; proven only where there is a receipt.
+    pub author: PublicKey,
+    /// The envelope.
+    pub id: EnvelopeId,
+    /// One of [`meshwire_signaling::receipt::reason`].
+    pub reason: &'static str,
+    /// For the author; none where the author is not proven or there is no key to make it with.
+    pub receipt: Option<Receipt>,
+    /// What was wrong, for the log.
+    pub detail: String,
+}
+
+/// What to do with an envelope.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Store it, then answer.
+    Accept(Box<Accepted>),
+    /// Answer with the refusal.
+    Refuse(Box<Refusal>),
+    /// Past its expiry. If the store has seen this author, id and hash, it was delivered in time
+    /// and the ack was lost: answer `delivered`, else `refused(expired)`.
+    Late(Answerer),
+    /// The author is unknown and the envelope brings no proof.
+    NeedChain(Answerer),
+    /// Not now: its time lies ahead of our clock, so one of the two clocks is wrong.
+    Later {
+        /// The envelope's author.
+        author: PublicKey,
+        /// The envelope.
+        id: EnvelopeId,
+    },
+    /// Nothing in it can be answered: no author or id can be read.
+    Discard {
+        /// What was wrong, for the log.
+        detail: String,
+    },
+}
+
+/// Judges `envelope` at `now`. `known` is what the roster has under the author's key, if anything;
+/// for sessions and services, what it has of the member behind the proof's attestation.
+#[must_use]
+pub fn receive(
+    keys: &Keys,
+    envelope: &Envelope,
+    known: Option<&Known>,
+    now: UnixMillis,
+) -> Verdict {
+    let header = match envelope.header() {
+        Ok(header) => header,
+        Err(e) => return Verdict::Discard { detail: e.to_string() },
+    };
+    let (author, id) = (header.from.key, header.id);
+    let refuse = |reason, receipt, detail: String| {
+        Verdict::Refuse(Box::new(Refusal { author, id, reason, receipt, detail }))
+    };
+    let Some((recipient, pairs)) = keys.of(&header.target) else {
+        return refuse(reason::UNSUPPORTED, None, format!("not for us: {:?}", header.target));
+    };
+    // No receipt before this holds: a MAC over a stranger's bytes would be an oracle.
+    let Checked { header, hash } = match envelope.check(&keys.mesh) {
+        Ok(checked) => checked,
+        Err(e) => return refuse(reason::UNTRUSTED_SENDER, None, e.to_string()),
+    };
+    let pair = match pairs.pair(&author) {
+        Ok(pair) => pair,
+        Err(e) => return refuse(reason::UNDECRYPTABLE, None, e.to_string()),
+    };
+    let answer = Answerer { mesh: keys.mesh, author, id, hash, recipient, pair };
+    let no = |reason, detail: String| refuse(reason, Some(answer.refused(reason)), detail);
+
+    if header.sent_at > now.saturating_add(ms(SKEW)) {
+        return Verdict::Later { author, id };
+    }
+    match header.check(now) {
+        Ok(()) => {}
+        Err(EnvelopeError::Expired) => return Verdict::Late(answer),
+        Err(e) => return no(reason::UNSUPPORTED, e.to_string()),
+    }
+    if header.channel != Channel::Dm || header.suite != Suite::Box {
+        let detail = format!("channel {:?}, suite {:?}", header.channel, header.suite);
+        return no(reason::UNSUPPORTED, detail);
+    }
+    let who = match membership(&keys.mesh, &header, envelope.proof.as_deref(), known) {
+        Ok(Some(who)) => who,
+        Ok(None) => return Verdict::NeedChain(answer),
+        Err(detail) => return no(reason::UNTRUSTED_SENDER, detail),
+    };
+    let content = match open(envelope, &header, &recipient, &answer.pair) {
+        Ok(content) => content,
+        Err(detail) => return no(reason::UNDECRYPTABLE, detail),
+    };
+    Verdict::Accept(Box::new(Accepted {
+        item: Item {
+            mesh: keys.mesh,
+            author,
+            id,
+            hash,
+            member: who.member,
+            author_name: who.name,
+            recipient,
+            channel: header.channel,
+            priority: header.priority,
+            kind: content.kind,
+            content: content.content.0,
+            reply_to: content.reply_to,
+            instance: header.from.instance,
+            seq: content.seq,
+            floor: content.floor,
+            target: header.target,
+            sent_at: header.sent_at,
+            received_at: now,
+        },
+        keep_until: header.expires_at.saturating_add(ms(SKEW)),
+        proven: who.proven,
+        answer,
+    }))
+}
+
+struct Who {
+    member: PublicKey,
+    name: String,
+    proven: Option<Box<(Member, Chain)>>,
+}
+
+/// Which member stands behind the author. None: nothing is known and nothing is shown.
+fn membership(
+    mesh: &MeshId,
+    header: &Header,
+    proof: Option<&Proof>,
+    known: Option<&Known>,
+) -> Result<Option<Who>, String> {
+    let author = header.from.key;
+    let known_who = |k: &Known| Who { member: k.key, name: k.name.clone(), proven: None };
+    let own = known.filter(|k| k.key == author);
+    let Some(proof) = proof else { return Ok(own.map(known_who)) };
+    let who = match known {
+        // The whole chain was verified before: comparing beats verifying some ten signatures.
+        Some(k) if proof.chain.fingerprint() == k.fingerprint => known_who(k),
+        _ => match (proof.chain.verify(mesh), own) {
+            (Ok(member), _) => Who {
+                member: member.key,
+                name: member.name.clone(),
+                proven: Some(Box::new((member, proof.chain.clone()))),
+            },
+            // The proof lies outside the signature: what a carrier spoils must not harm a member
+            // that we know.
+            (Err(_), Some(k)) => known_who(k),
+            (Err(e), None) => return Err(e.to_string()),
+        },
+    };
+    if who.member == author {
+        return Ok(Some(who));
+    }
+    if let Some(k) = own {
+        return Ok(Some(known_who(k)));
+    }
+    let Some(signed) = &proof.attestation else {
+        return Err("the chain is another member's and there is no attestation".into());
+    };
+    let attested = Attestation::verify(signed, mesh, &who.member, header.sent_at)
+        .map_err(|e| format!("attestation: {e}"))?;
+    if attested.key == author {
+        Ok(Some(who))
+    } else {
+        Err("the attestation is for another key".into())
+    }
+}
+
+/// Decrypts, and checks what nobody could check before.
+fn open(
+    envelope: &Envelope,
+    header: &Header,
+    recipient: &PublicKey,
+    pair: &Pair,
+) -> Result<Content, String> {
+    if box_key_id(recipient).is_ok_and(|id| id != header.key_id) {
+        return Err("the key id names another key".into());
+    }
+    let content = envelope.open_box(pair).map_err(|e| e.to_string())?;
+    if content.seq == 0 || content.floor == 0 || content.floor > content.seq {
+        return Err(format!("seq {} and floor {} make no sense", content.seq, content.floor));
+    }
+    let printable = content.kind.bytes().all(|b| (b' '..=b'~').contains(&b));
+    if content.kind.is_empty() || content.kind.len() > MAX_KIND || !printable {
+        return Err("the content type is not a short printable text".into());
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+#[path = "inbox_tests.rs"]
+mod tests;

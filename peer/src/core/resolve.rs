@@ -1,0 +1,265 @@
+//! Whom a person means: a member's name, its key, or the start of its key (design section 3).
+//!
+//! A name wins over nothing: two members of one name, in one mesh or in two, are an error that
+//! lists both, and so is a prefix of two keys. What is listed can be typed back.
+
+use std::fmt;
+
+use meshwire_signaling::{MeshId, PublicKey};
+
+/// Shortest accepted start of a key, in hex characters (design section 3).
+pub const MIN_PREFIX: usize = 8;
+/// Most candidates that an error lists.
+const MAX_LISTED: usize = 10;
+/// Names less alike than this are no suggestion (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.75;
+/// Longest text that is compared with names: comparing costs the product of the lengths.
+const MAX_COMPARED: usize = 128;
+
+/// A member that could be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its mesh.
+    pub mesh: MeshId,
+    /// The mesh's name, for people.
+    pub mesh_name: String,
+    /// Its key.
+    pub key: PublicKey,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} in mesh {}", self.name, self.key.short(), self.mesh_name)
+    }
+}
+
+/// Why an ambiguous text is ambiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// Several keys of one mesh carry the name.
+    SameName,
+    /// The name, or key, is there in several meshes.
+    SeveralMeshes,
+    /// Several keys start like this.
+    Prefix,
+}
+
+/// Why nobody, or more than one, is meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// More than one fits.
+    #[error("{text:?} is ambiguous: {}; {}", list(.candidates), advice(*.why))]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// How it is ambiguous.
+        why: Ambiguity,
+        /// Who fits, by mesh and name; all of them.
+        candidates: Vec<Candidate>,
+    },
+    /// A start of a key, but too short a one to rely on.
+    #[error("{text:?} is too short: give at least {MIN_PREFIX} characters of the key, or a name")]
+    TooShort {
+        /// What was asked for.
+        text: String,
+    },
+    /// Nobody fits.
+    #[error("no member {text:?}{}; give a name, a key (64 hex characters) or at least its first \
+             {MIN_PREFIX}", nearest_text(.nearest.as_ref()))]
+    NotFound {
+        /// What was asked for.
+        text: String,
+        /// Whose name is nearly that.
+        nearest: Option<Box<Candidate>>,
+    },
+}
+
+fn list(candidates: &[Candidate]) -> String {
+    let mut out: Vec<String> =
+        candidates.iter().take(MAX_LISTED).map(ToString::to_string).collect();
+    if candidates.len() > MAX_LISTED {
+        out.push(format!("and {} more", candidates.len() - MAX_LISTED));
+    }
+    out.join(", ")
+}
+
+fn advice(why: Ambiguity) -> &'static str {
+    match why {
+        Ambiguity::SameName => {
+            "two keys carry this name, so check which is the right one and give its first 16 characters"
+        }
+        Ambiguity::SeveralMeshes => "say which with --mesh",
+        Ambiguity::Prefix => "give more of the key",
+    }
+}
+
+fn nearest_text(nearest: Option<&Box<Candidate>>) -> String {
+    nearest.map(|c| format!(" (did you mean {c}?)")).unwrap_or_default()
+}
+
+/// Finds whom `text` means among `members`, which may span several meshes.
+///
+/// # Errors
+/// [`ResolveError`], whose texts say what would be valid.
+pub fn resolve(text: &str, members: &[Candidate]) -> Result<Candidate, ResolveError> {
+    let by_name = pick(members, |c| c.name == text);
+    if !by_name.is_empty() {
+        return only(text, by_name, Ambiguity::SameName);
+    }
+    let hex = !text.is_empty()
+        && text.len() <= 64
+        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if hex {
+        let by_key = pick(members, |c| c.key.to_string().starts_with(text));
+        if text.len() < MIN_PREFIX && !by_key.is_empty() {
+            return Err(ResolveError::TooShort { text: text.to_owned() });
+        }
+        if !by_key.is_empty() {
+            return only(text, by_key, Ambiguity::Prefix);
+        }
+    }
+    let text: String = text.chars().take(MAX_COMPARED).collect();
+    let nearest = nearest(&text, members).map(|c| Box::new(c.clone()));
+    Err(ResolveError::NotFound { text, nearest })
+}
+
+/// Those that fit, each once, by mesh and name.
+fn pick(members: &[Candidate], fits: impl Fn(&Candidate) -> bool) -> Vec<Candidate> {
+    let mut out: Vec<Candidate> = members.iter().filter(|c| fits(c)).cloned().collect();
+    let order = |c: &Candidate| (c.mesh_name.clone(), c.mesh, c.name.clone(), c.key);
+    out.sort_by_cached_key(order);
+    out.dedup_by_key(|c| (c.mesh, c.key));
+    out
+}
+
+fn only(text: &str, found: Vec<Candidate>, why: Ambiguity) -> Result<Candidate, ResolveError> {
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        several => {
+            // Naming the mesh settles it where each mesh has only one.
+            let alone = |c: &Candidate| several.iter().filter(|o| o.mesh == c.mesh).count() == 1;
+            let why = if several.iter().all(alone) { Ambiguity::SeveralMeshes } else { why };
+            Err(ResolveError::Ambiguous { text: text.to_owned(), why, candidates: found })
+        }
+    }
+}
+
+fn nearest<'m>(text: &str, members: &'m [Candidate]) -> Option<&'m Candidate> {
+    let text = text.to_lowercase();
+    let score = |c: &Candidate| strsim::jaro_winkler(&text, &c.name.to_lowercase());
+    let best = members.iter().map(|c| (score(c), c)).max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(score, _)| *score >= ALIKE).map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(mesh: u8, name: &str, key: &str) -> Candidate {
+        let mut bytes = [0xee; 32];
+        hex::decode_to_slice(key, &mut bytes[..key.len() / 2]).unwrap();
+        Candidate {
+            mesh: MeshId([mesh; 32]),
+            mesh_name: format!("mesh{mesh}"),
+            key: PublicKey(bytes),
+            name: name.into(),
+        }
+    }
+
+    fn world() -> Vec<Candidate> {
+        vec![
+            member(1, "ana", "aaaaaaaa00000001"),
+            member(1, "bob", "bbbbbbbb00000001"),
+            member(1, "carla", "bbbbbbbb00000002"),
+            member(1, "twin", "cccccccc00000001"),
+            member(1, "twin", "cccccccc00000002"),
+            member(2, "ana", "dddddddd00000001"),
+            member(2, "dora", "aaaaaaab00000001"),
+            member(2, "abc", "eeeeeeee00000001"),
+        ]
+    }
+
+    fn got(text: &str) -> Result<String, ResolveError> {
+        resolve(text, &world()).map(|c| format!("{}@{}", c.name, c.mesh_name))
+    }
+
+    #[test]
+    fn names_keys_and_prefixes_find_their_member() {
+        assert_eq!(got("bob").unwrap(), "bob@mesh1");
+        assert_eq!(got("dora").unwrap(), "dora@mesh2");
+        assert_eq!(got(&world()[1].key.to_string()).unwrap(), "bob@mesh1");
+        assert_eq!(got("bbbbbbbb00000002").unwrap(), "carla@mesh1");
+        assert_eq!(got("aaaaaaaa").unwrap(), "ana@mesh1");
+        assert_eq!(got("abc").unwrap(), "abc@mesh2", "a short hex name is a name");
+    }
+
+    #[test]
+    fn a_shared_prefix_lists_the_candidates() {
+        let e = got("bbbbbbbb").unwrap_err();
+        assert!(matches!(&e, ResolveError::Ambiguous { why: Ambiguity::Prefix, candidates, .. }
+            if candidates.len() == 2));
+        let text = e.to_string();
+        for part in ["bob bbbbbbbb00000001", "carla bbbbbbbb00000002", "more of the key"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_name_on_two_keys_is_ambiguous_and_says_so() {
+        let e = got("twin").unwrap_err();
+        assert!(matches!(e, ResolveError::Ambiguous { why: Ambiguity::SameName, .. }));
+        assert!(e.to_string().contains("two keys carry this name"), "{e}");
+    }
+
+    #[test]
+    fn one_name_in_two_meshes_asks_for_the_mesh() {
+        let e = got("ana").unwrap_err();
+        assert!(matches!(e, ResolveError::Ambiguous { why: Ambiguity::SeveralMeshes, .. }));
+        assert!(e.to_string().contains("--mesh"), "{e}");
+        let one_mesh: Vec<_> = world().into_iter().filter(|c| c.mesh == MeshId([2; 32])).collect();
+        assert_eq!(resolve("ana", &one_mesh).unwrap().key, world()[5].key);
+        // In two meshes and twice in one: the mesh alone would not settle it.
+        let mut more = world();
+        more.push(member(2, "twin", "ffffffff00000001"));
+        let e = resolve("twin", &more).unwrap_err();
+        assert!(matches!(e, ResolveError::Ambiguous { why: Ambiguity::SameName, .. }));
+    }
+
+    #[test]
+    fn a_short_prefix_is_refused_only_where_it_would_fit() {
+        assert!(matches!(got("bbbb"), Err(ResolveError::TooShort { .. })));
+        assert!(got("bbbb").unwrap_err().to_string().contains("at least 8"));
+        assert!(matches!(got("1234"), Err(ResolveError::NotFound { .. })));
+    }
+
+    #[test]
+    fn nobody_found_suggests_the_nearest_name_and_what_is_valid() {
+        let e = got("carlo").unwrap_err();
+        let ResolveError::NotFound { nearest: Some(near), .. } = &e else { panic!("{e:?}") };
+        assert_eq!(near.name, "carla");
+        let text = e.to_string();
+        assert!(text.contains("did you mean carla bbbbbbbb00000002"), "{text}");
+        assert!(text.contains("64 hex characters"), "{text}");
+        let far = got("zzzzzzzzz").unwrap_err();
+        assert!(matches!(far, ResolveError::NotFound { nearest: None, .. }));
+        assert!(matches!(got(""), Err(ResolveError::NotFound { .. })));
+        assert!(got(&"x".repeat(1_000_000)).unwrap_err().to_string().len() < 400);
+    }
+
+    #[test]
+    fn the_same_member_listed_twice_is_one() {
+        let twice = [world(), world()].concat();
+        assert_eq!(resolve("bob", &twice).unwrap().name, "bob");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let many: Vec<_> =
+            (0..30).map(|i| member(1, "same", &format!("{i:02x}aabbccdd"))).collect();
+        let text = resolve("same", &many).unwrap_err().to_string();
+        assert!(text.contains("and 20 more"), "{text}");
+    }
+}

@@ -1,0 +1,219 @@
+//! The outbox in memory.
+
+use std::collections::HashSet;
+
+use meshwire_signaling::{MeshId, UnixMillis};
+
+use super::super::rows::{
+    Enqueued, Freeze, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Requeue, Slot, Step, StepTo,
+    Stepped, id_prefix,
+};
+use super::super::{IdempotencyConflict, MAX_OUTBOX_LIST, StoreError, StoreResult};
+use super::{State, only};
+use crate::core::order::Counter;
+use crate::core::outbox::{OutboxState, Repeat, advance};
+
+impl State {
+    pub(super) fn enqueue(&mut self, new: &NewOutbox, freeze: Freeze<'_>) -> StoreResult<Enqueued> {
+        if let Some(idempotency) = &new.idempotency {
+            let found = self.outbox.values().find(|row| {
+                let key = row.meta.idempotency.as_ref().map(|i| &i.key);
+                row.meta.mesh == new.mesh && key == Some(&idempotency.key)
+            });
+            if let Some(row) = found {
+                let same = row.meta.idempotency.as_ref() == Some(idempotency);
+                return match Repeat::of(row.meta.state, same) {
+                    Repeat::Duplicate => Ok(Enqueued::Duplicate(Box::new(row.clone()))),
+                    repeat => Err(StoreError::Idempotency(Box::new(IdempotencyConflict {
+                        repeat,
+                        existing: row.meta.clone(),
+                    }))),
+                };
+            }
+        }
+        self.insert(new, freeze, None).map(|row| Enqueued::New(Box::new(row)))
+    }
+
+    /// Numbers, seals and inserts; changes nothing on error. `without` is a row that the floor does
+    /// not count.
+    fn insert(
+        &mut self,
+        new: &NewOutbox,
+        freeze: Freeze<'_>,
+        without: Option<i64>,
+    ) -> StoreResult<OutboxRow> {
+        let instance = self.mesh(&new.mesh)?.instance;
+        let counter = Counter {
+            mesh: new.mesh,
+            author: new.author,
+            instance,
+            target: new.target.clone(),
+            priority: new.priority,
+        };
+        let seq = self.seqs.get(&counter).map_or(1, |last| last + 1);
+        let open = self.outbox.values().map(|row| &row.meta).filter(|meta| {
+            let open = meta.state.is_open() && meta.expires_at > new.created_at;
+            open && Some(meta.row) != without && meta.counter() == counter
+        });
+        let floor = open.map(|meta| meta.seq).min().unwrap_or(seq);
+        let slot = Slot { instance, seq, floor };
+        let envelope = freeze(slot).map_err(StoreError::Freeze)?;
+        if self.outbox_ids.contains_key(&(new.mesh, new.id)) {
+            return Err(StoreError::IdTaken(new.id));
+        }
+        self.last_outbox += 1;
+        let meta = OutboxMeta::fresh(new, slot, envelope.hash(&new.mesh));
+        let row = OutboxRow { meta: OutboxMeta { row: self.last_outbox, ..meta }, envelope };
+        self.seqs.insert(counter, seq);
+        self.outbox_ids.insert((new.mesh, new.id), self.last_outbox);
+        self.outbox.insert(self.last_outbox, row.clone());
+        Ok(row)
+    }
+
+    /// The rows of a mesh that wait for an attempt, in order.
+    fn pending(&self, mesh: &MeshId, now: UnixMillis) -> impl Iterator<Item = &OutboxMeta> {
+        self.outbox.values().map(|row| &row.meta).filter(move |meta| {
+            meta.mesh == *mesh && meta.state == OutboxState::Pending && meta.expires_at > now
+        })
+    }
+
+    pub(super) fn due(&mut self, mesh: &MeshId, now: UnixMillis, limit: u32) -> Vec<OutboxRow> {
+        let mut waiting = HashSet::new();
+        let mut rows = Vec::new();
+        for meta in self.pending(mesh, now) {
+            if rows.len() as u64 >= u64::from(limit) {
+                break;
+            }
+            if meta.next_attempt_at > now {
+                waiting.insert(meta.counter());
+            } else if !waiting.contains(&meta.counter()) {
+                rows.push(meta.row);
+            }
+        }
+        let mut out = Vec::new();
+        for row in rows {
+            if let Some(row) = self.outbox.get_mut(&row) {
+                row.meta.state = OutboxState::Inflight;
+                row.meta.attempts = row.meta.attempts.saturating_add(1);
+                out.push(row.clone());
+            }
+        }
+        out
+    }
+
+    pub(super) fn next_due(&self, mesh: &MeshId, now: UnixMillis) -> Option<UnixMillis> {
+        let mut heads = HashSet::new();
+        let heads = self.pending(mesh, now).filter(|meta| heads.insert(meta.counter()));
+        heads.map(|meta| meta.next_attempt_at).min()
+    }
+
+    pub(super) fn reset_inflight(&mut self, mesh: &MeshId) -> u64 {
+        let mut reset = 0;
+        for row in self.outbox.values_mut() {
+            if row.meta.mesh == *mesh && row.meta.state == OutboxState::Inflight {
+                row.meta.state = OutboxState::Pending;
+                reset += 1;
+            }
+        }
+        reset
+    }
+
+    pub(super) fn step(&mut self, step: &Step) -> Stepped {
+        let row = self.outbox_ids.get(&(step.mesh, step.id));
+        let Some(row) = row.and_then(|row| self.outbox.get_mut(row)) else {
+            return Stepped::Unknown;
+        };
+        let meta = &mut row.meta;
+        let from = meta.state;
+        if !advance(from, step.to.state()) {
+            return Stepped::Kept { state: from };
+        }
+        meta.state = step.to.state();
+        meta.reason = None;
+        match &step.to {
+            StepTo::Relayed { at, path } | StepTo::Sent { at, path } => {
+                meta.accepted_at = Some(*at);
+                meta.path = Some(path.clone());
+            }
+            StepTo::Delivered { at } => meta.delivered_at = Some(*at),
+            StepTo::Retry { next_attempt_at, reason } => {
+                meta.next_attempt_at = *next_attempt_at;
+                meta.reason = Some(reason.clone());
+            }
+            StepTo::Expired { reason } | StepTo::Failed { reason } => {
+                meta.reason = Some(reason.clone());
+            }
+        }
+        Stepped::Done { from }
+    }
+
+    pub(super) fn expire(&mut self, now: UnixMillis, limit: u32) -> Vec<OutboxMeta> {
+        let over = |meta: &OutboxMeta| meta.state.is_open() && meta.expires_at <= now;
+        let mut rows: Vec<_> = self
+            .outbox
+            .values()
+            .filter(|row| over(&row.meta))
+            .map(|row| (row.meta.expires_at, row.meta.row))
+            .collect();
+        rows.sort_unstable();
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut out = Vec::new();
+        for (_, row) in rows {
+            if let Some(row) = self.outbox.get_mut(&row) {
+                row.meta.state = OutboxState::Expired;
+                row.meta.reason = Some("expired".to_owned());
+                out.push(row.meta.clone());
+            }
+        }
+        out
+    }
+
+    pub(super) fn requeue(
+        &mut self,
+        requeue: &Requeue,
+        freeze: Freeze<'_>,
+    ) -> StoreResult<OutboxRow> {
+        let found = self.outbox_ids.get(&(requeue.mesh, requeue.old));
+        let old = found.and_then(|row| self.outbox.get(row));
+        let old = old.ok_or_else(|| StoreError::NotFound(requeue.old.to_string()))?.meta.clone();
+        if !old.state.may_requeue() {
+            return Err(StoreError::NotRequeueable { id: old.id, state: old.state });
+        }
+        let new = self.insert(&NewOutbox::in_place_of(&old, requeue), freeze, Some(old.row))?;
+        if let Some(old) = self.outbox.get_mut(&old.row) {
+            old.meta.state = OutboxState::Aborted;
+            old.meta.superseded_by = Some(requeue.new);
+        }
+        Ok(new)
+    }
+
+    pub(super) fn outbox_find(
+        &self,
+        mesh: Option<&MeshId>,
+        prefix: &str,
+    ) -> StoreResult<OutboxRow> {
+        let start = id_prefix(prefix)?;
+        let rows = self.outbox.values().filter(|row| {
+            mesh.is_none_or(|m| *m == row.meta.mesh) && row.meta.id.to_string().starts_with(&start)
+        });
+        let mut found: Vec<_> = rows.map(|row| (row.meta.id, row.clone())).collect();
+        found.sort_by_key(|(id, _)| *id);
+        only(prefix, found)
+    }
+
+    pub(super) fn outbox_list(&self, filter: &OutboxFilter) -> Vec<OutboxMeta> {
+        let limit = filter.limit.min(MAX_OUTBOX_LIST);
+        self.outbox
+            .values()
+            .rev()
+            .map(|row| &row.meta)
+            .filter(|meta| {
+                filter.mesh.is_none_or(|m| m == meta.mesh)
+                    && filter.recipient.is_none_or(|r| r == meta.recipient)
+                    && (filter.states.is_empty() || filter.states.contains(&meta.state))
+            })
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .cloned()
+            .collect()
+    }
+}

@@ -1,0 +1,254 @@
+//! The inbox's SQL.
+
+use meshwire_signaling::codec::to_msgpack;
+use meshwire_signaling::{EnvelopeId, Hash, MeshId, PublicKey, UnixMillis};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection, query};
+
+use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, id_prefix};
+use super::super::{MAX_CANDIDATES, MAX_INBOX_LIST, StoreResult};
+use super::convert::{counter, get as column, id as id_column, inbox_row, int, uint, waiting, word};
+use super::outbox::only;
+use super::{SqliteStore, for_mesh};
+use crate::core::inbox::Item;
+use crate::core::order::{Counter, Waiting};
+
+pub(super) async fn accept(
+    store: &SqliteStore,
+    items: &[(Item, UnixMillis)],
+) -> StoreResult<Vec<Arrived>> {
+    let mut tx = store.begin().await?;
+    let mut out = Vec::with_capacity(items.len());
+    for (item, keep_until) in items {
+        out.push(accept_one(&mut tx, item, *keep_until).await?);
+    }
+    tx.commit().await?;
+    Ok(out)
+}
+
+async fn accept_one(
+    tx: &mut SqliteConnection,
+    item: &Item,
+    keep_until: UnixMillis,
+) -> StoreResult<Arrived> {
+    // The inbox may remember longer than the table of ids, whose rows end with the envelope.
+    let before = query(
+        "SELECT hash FROM seen WHERE mesh = ?1 AND author = ?2 AND id = ?3
+         UNION ALL SELECT hash FROM inbox WHERE mesh = ?1 AND author = ?2 AND id = ?3 LIMIT 1",
+    )
+    .bind(&item.mesh.0[..])
+    .bind(&item.author.0[..])
+    .bind(item.id.to_string())
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(before) = before {
+        let same = id_column::<Hash>(&before, "hash")? == item.hash;
+        return Ok(if same { Arrived::Duplicate } else { Arrived::Conflict });
+    }
+    query("INSERT INTO seen (mesh, author, id, hash, keep_until) VALUES (?, ?, ?, ?, ?)")
+        .bind(&item.mesh.0[..])
+        .bind(&item.author.0[..])
+        .bind(item.id.to_string())
+        .bind(&item.hash.0[..])
+        .bind(int(keep_until))
+        .execute(&mut *tx)
+        .await
+        .map_err(for_mesh(&item.mesh))?;
+    let row = query(
+        "INSERT INTO inbox (mesh, author, id, hash, member, author_name, recipient, channel,
+                            priority, kind, content, reply_to, instance, seq, floor, target,
+                            sent_at, received_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING row",
+    )
+    .bind(&item.mesh.0[..])
+    .bind(&item.author.0[..])
+    .bind(item.id.to_string())
+    .bind(&item.hash.0[..])
+    .bind(&item.member.0[..])
+    .bind(&item.author_name)
+    .bind(&item.recipient.0[..])
+    .bind(word(&item.channel))
+    .bind(word(&item.priority))
+    .bind(&item.kind)
+    .bind(&item.content)
+    .bind(item.reply_to.map(|id| id.to_string()))
+    .bind(&item.instance.0[..])
+    .bind(int(item.seq))
+    .bind(int(item.floor))
+    .bind(to_msgpack(&item.target))
+    .bind(int(item.sent_at))
+    .bind(int(item.received_at))
+    .fetch_one(&mut *tx)
+    .await?;
+    Ok(Arrived::Inserted(column(&row, "row")?))
+}
+
+pub(super) async fn seen(
+    store: &SqliteStore,
+    mesh: &MeshId,
+    author: &PublicKey,
+    id: &EnvelopeId,
+) -> StoreResult<Option<Hash>> {
+    let found = query("SELECT hash FROM seen WHERE mesh = ? AND author = ? AND id = ?")
+        .bind(&mesh.0[..])
+        .bind(&author.0[..])
+        .bind(id.to_string())
+        .fetch_optional(&store.readers)
+        .await?;
+    found.as_ref().map(|row| id_column(row, "hash")).transpose()
+}
+
+pub(super) async fn surface(
+    store: &SqliteStore,
+    rows: &[i64],
+    now: UnixMillis,
+) -> StoreResult<Vec<InboxRow>> {
+    let mut tx = store.begin().await?;
+    let mut place: i64 = query("SELECT last FROM surface_order WHERE only = 1")
+        .fetch_one(&mut *tx)
+        .await?
+        .try_get(0)?;
+    let mut out = Vec::with_capacity(rows.len());
+    for row in rows {
+        let surfaced = query(
+            "UPDATE inbox SET surfaced_order = ?, surfaced_at = ?
+             WHERE row = ? AND surfaced_order IS NULL RETURNING *",
+        )
+        .bind(place.saturating_add(1))
+        .bind(int(now))
+        .bind(row)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(surfaced) = surfaced else { continue };
+        let surfaced = inbox_row(&surfaced)?;
+        place = place.saturating_add(1);
+        move_cursor(&mut tx, &surfaced.item, now).await?;
+        out.push(surfaced);
+    }
+    query("UPDATE surface_order SET last = ? WHERE only = 1")
+        .bind(place)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(out)
+}
+
+async fn move_cursor(tx: &mut SqliteConnection, item: &Item, now: UnixMillis) -> StoreResult<()> {
+    query(
+        "INSERT INTO order_cursor (mesh, author, instance, target, priority, last, touched_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET last = MAX(last, excluded.last),
+                                   touched_at = MAX(touched_at, excluded.touched_at)",
+    )
+    .bind(&item.mesh.0[..])
+    .bind(&item.author.0[..])
+    .bind(&item.instance.0[..])
+    .bind(to_msgpack(&item.target))
+    .bind(word(&item.priority))
+    .bind(int(item.seq))
+    .bind(int(now))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn held(store: &SqliteStore) -> StoreResult<Vec<Waiting>> {
+    let rows = query(
+        "SELECT row, mesh, author, instance, target, priority, seq, floor FROM inbox
+         WHERE surfaced_order IS NULL ORDER BY row",
+    );
+    rows.fetch_all(&store.readers).await?.iter().map(waiting).collect()
+}
+
+pub(super) async fn cursors(store: &SqliteStore) -> StoreResult<Vec<(Counter, u64)>> {
+    let rows = query("SELECT * FROM order_cursor ORDER BY touched_at").fetch_all(&store.readers);
+    rows.await?.iter().map(|row| Ok((counter(row)?, uint(row, "last")?))).collect()
+}
+
+pub(super) async fn list(
+    store: &SqliteStore,
+    filter: &InboxFilter,
+    mark_seen: Option<UnixMillis>,
+) -> StoreResult<Vec<InboxRow>> {
+    let Some(now) = mark_seen else {
+        let mut conn = store.readers.acquire().await?;
+        return select(&mut conn, filter).await;
+    };
+    let mut tx = store.begin().await?;
+    let rows = select(&mut tx, filter).await?;
+    for row in rows.iter().filter(|row| row.seen_at.is_none()) {
+        query("UPDATE inbox SET seen_at = ? WHERE row = ?")
+            .bind(int(now))
+            .bind(row.row)
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(rows)
+}
+
+async fn select(conn: &mut SqliteConnection, filter: &InboxFilter) -> StoreResult<Vec<InboxRow>> {
+    // Two texts, for an ORDER BY cannot be a parameter without losing its index.
+    let text = if filter.newest {
+        "SELECT * FROM inbox
+         WHERE surfaced_order > ?1 AND (?2 IS NULL OR mesh = ?2)
+           AND (?3 IS NULL OR author = ?3 OR member = ?3) AND (NOT ?4 OR seen_at IS NULL)
+         ORDER BY surfaced_order DESC LIMIT ?5"
+    } else {
+        "SELECT * FROM inbox
+         WHERE surfaced_order > ?1 AND (?2 IS NULL OR mesh = ?2)
+           AND (?3 IS NULL OR author = ?3 OR member = ?3) AND (NOT ?4 OR seen_at IS NULL)
+         ORDER BY surfaced_order LIMIT ?5"
+    };
+    let rows = query(text)
+        .bind(int(filter.after_order.unwrap_or(0)))
+        .bind(filter.mesh.as_ref().map(|m| &m.0[..]))
+        .bind(filter.from.as_ref().map(|f| &f.0[..]))
+        .bind(filter.unread)
+        .bind(i64::from(filter.limit.min(MAX_INBOX_LIST)))
+        .fetch_all(conn)
+        .await?;
+    let mut rows: Vec<InboxRow> = rows.iter().map(inbox_row).collect::<StoreResult<_>>()?;
+    if filter.newest {
+        rows.reverse();
+    }
+    Ok(rows)
+}
+
+pub(super) async fn find(
+    store: &SqliteStore,
+    mesh: Option<&MeshId>,
+    prefix: &str,
+) -> StoreResult<InboxRow> {
+    let start = id_prefix(prefix)?;
+    let rows: Vec<SqliteRow> = query(
+        "SELECT * FROM inbox
+         WHERE (?1 IS NULL OR mesh = ?1) AND id >= ?2 AND id < ?3 AND surfaced_order IS NOT NULL
+         ORDER BY id, row LIMIT ?4",
+    )
+    .bind(mesh.map(|m| &m.0[..]))
+    .bind(&start)
+    .bind(format!("{start}~")) // above every letter that an id has
+    .bind(i64::try_from(MAX_CANDIDATES).unwrap_or(i64::MAX))
+    .fetch_all(&store.readers)
+    .await?;
+    inbox_row(only(prefix, &rows)?)
+}
+
+pub(super) async fn delete(store: &SqliteStore, what: &InboxDelete) -> StoreResult<u64> {
+    let (row, mesh, before) = match what {
+        InboxDelete::Row(row) => (Some(*row), None, None),
+        InboxDelete::Surfaced { mesh, before } => (None, *mesh, *before),
+    };
+    let done = query(
+        "DELETE FROM inbox WHERE surfaced_order IS NOT NULL
+           AND (?1 IS NULL OR row = ?1) AND (?2 IS NULL OR mesh = ?2)
+           AND (?3 IS NULL OR received_at < ?3)",
+    )
+    .bind(row)
+    .bind(mesh.as_ref().map(|m| &m.0[..]))
+    .bind(before.map(int))
+    .execute(&store.writer)
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,269 @@
+//! The store on disk: one SQLite file in WAL mode (<https://sqlite.org/wal.html>).
+//!
+//! One connection writes, so transactions never wait for each other's locks; a few read beside it.
+//! `synchronous = FULL` makes each commit durable before it returns, at one fsync of the WAL. The
+//! file is readable by its owner alone. Its timers are the pool's; under a paused clock use
+//! [`super::MemoryStore`].
+
+mod convert;
+mod inbox;
+mod meshes;
+mod outbox;
+mod roster;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use meshwire_signaling::invite::Chain;
+use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, Transaction};
+
+use super::rows::{
+    Arrived, Enqueued, Freeze, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow, NewMember,
+    NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome, Pruned, Requeue, Step, Stepped,
+};
+use super::{PeerStore, StoreError, StoreResult};
+use crate::core::inbox::Item;
+use crate::core::order::{Counter, Waiting};
+
+/// Connections that read; each is a thread. Lists are rare beside the writer's work.
+const READERS: u32 = 2;
+/// How long another process (a backup, say) may lock the file before we give up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call may wait for its turn. Transactions take milliseconds.
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/peer/sqlite");
+
+/// SQLite's primary result codes for a file that is damaged, or no database
+/// (<https://sqlite.org/rescode.html>).
+const SQLITE_CORRUPT: u32 = 11;
+const SQLITE_NOTADB: u32 = 26;
+
+/// A [`PeerStore`] in one file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the store at `path`, making it if it is not there and bringing its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], [`StoreError::Corrupt`], [`StoreError::Newer`],
+    /// [`StoreError::Migrate`]; each names the file.
+    pub async fn open(path: &Path) -> StoreResult<Self> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        make_private(path).await.map_err(open)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|e| damaged(path, e))?;
+        let store = Self { writer, readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "ON")) };
+        if let Err(e) = store.prepare(path).await {
+            store.close().await;
+            return Err(e);
+        }
+        Ok(store)
+    }
+
+    /// Checks the file and brings its schema up to date.
+    async fn prepare(&self, path: &Path) -> StoreResult<()> {
+        // quick_check skips the comparison of indexes with tables, which takes time n log n.
+        let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&self.writer)
+            .await
+            .map_err(|e| damaged(path, e))?;
+        if verdict != "ok" {
+            return Err(StoreError::Corrupt { path: path.to_owned(), what: verdict });
+        }
+        let known = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or_default();
+        MIGRATIONS.run(&self.writer).await.map_err(|e| match e {
+            MigrateError::VersionMissing(found) if found > known => {
+                StoreError::Newer { path: path.to_owned(), found, known }
+            }
+            e => StoreError::Migrate { path: path.to_owned(), source: Box::new(e) },
+        })
+    }
+
+    /// A transaction that holds the write lock from its start: what it reads stays true.
+    async fn begin(&self) -> StoreResult<Transaction<'static, Sqlite>> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+fn pool(size: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(TURN_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // A local file does not go away between two calls.
+        .test_before_acquire(false)
+}
+
+/// Makes the file for its owner alone before SQLite opens it: WAL and shared memory file take its
+/// permissions over.
+async fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = tokio::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    options.mode(0o600);
+    let file = options.open(path).await?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mut permissions = file.metadata().await?.permissions();
+        if permissions.mode() & 0o077 != 0 {
+            permissions.set_mode(0o600);
+            file.set_permissions(permissions).await?;
+        }
+    }
+    drop(file);
+    Ok(())
+}
+
+/// Says of errors that mean a bad file which file it is.
+fn damaged(path: &Path, e: sqlx::Error) -> StoreError {
+    let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<u32>().ok());
+    let path: PathBuf = path.to_owned();
+    match code.map(|c| c & 0xff) {
+        Some(SQLITE_CORRUPT | SQLITE_NOTADB) => {
+            StoreError::Corrupt { path, what: e.to_string() }
+        }
+        _ => StoreError::Open { path, source: std::io::Error::other(e) },
+    }
+}
+
+/// What a failed insert for `mesh` means.
+fn for_mesh(mesh: &MeshId) -> impl Fn(sqlx::Error) -> StoreError {
+    let mesh = *mesh;
+    move |e| match e.as_database_error() {
+        Some(d) if d.is_foreign_key_violation() => StoreError::UnknownMesh(mesh),
+        _ => e.into(),
+    }
+}
+
+#[async_trait]
+impl PeerStore for SqliteStore {
+    async fn mesh_insert(&self, row: &MeshRow, instance: InstanceId) -> StoreResult<()> {
+        meshes::insert(self, row, instance).await
+    }
+    async fn mesh_list(&self) -> StoreResult<Vec<MeshRow>> {
+        meshes::list(self).await
+    }
+    async fn mesh_get(&self, mesh: &MeshId) -> StoreResult<Option<MeshRow>> {
+        meshes::get(self, mesh).await
+    }
+    async fn mesh_remove(&self, mesh: &MeshId) -> StoreResult<bool> {
+        meshes::remove(self, mesh).await
+    }
+    async fn next_hello(&self, mesh: &MeshId) -> StoreResult<(InstanceId, u64)> {
+        meshes::next_hello(self, mesh).await
+    }
+    async fn renew_instance(&self, mesh: &MeshId, new: InstanceId) -> StoreResult<()> {
+        meshes::renew_instance(self, mesh, new).await
+    }
+    async fn enqueue(&self, new: &NewOutbox, freeze: Freeze<'_>) -> StoreResult<Enqueued> {
+        outbox::enqueue(self, new, freeze).await
+    }
+    async fn due(&self, mesh: &MeshId, now: UnixMillis, limit: u32) -> StoreResult<Vec<OutboxRow>> {
+        outbox::due(self, mesh, now, limit).await
+    }
+    async fn next_due(&self, mesh: &MeshId, now: UnixMillis) -> StoreResult<Option<UnixMillis>> {
+        outbox::next_due(self, mesh, now).await
+    }
+    async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64> {
+        outbox::reset_inflight(self, mesh).await
+    }
+    async fn step(&self, steps: &[Step]) -> StoreResult<Vec<Stepped>> {
+        outbox::step(self, steps).await
+    }
+    async fn expire(&self, now: UnixMillis, limit: u32) -> StoreResult<Vec<OutboxMeta>> {
+        outbox::expire(self, now, limit).await
+    }
+    async fn requeue(&self, requeue: Requeue, freeze: Freeze<'_>) -> StoreResult<OutboxRow> {
+        outbox::requeue(self, requeue, freeze).await
+    }
+    async fn outbox_get(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxRow>> {
+        outbox::get(self, mesh, id).await
+    }
+    async fn outbox_find(&self, mesh: Option<&MeshId>, prefix: &str) -> StoreResult<OutboxRow> {
+        outbox::find(self, mesh, prefix).await
+    }
+    async fn outbox_list(&self, filter: &OutboxFilter) -> StoreResult<Vec<OutboxMeta>> {
+        outbox::list(self, filter).await
+    }
+    async fn accept_inbound(&self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>> {
+        inbox::accept(self, items).await
+    }
+    async fn seen(
+        &self,
+        mesh: &MeshId,
+        author: &PublicKey,
+        id: &EnvelopeId,
+    ) -> StoreResult<Option<Hash>> {
+        inbox::seen(self, mesh, author, id).await
+    }
+    async fn surface(&self, rows: &[i64], now: UnixMillis) -> StoreResult<Vec<InboxRow>> {
+        inbox::surface(self, rows, now).await
+    }
+    async fn held(&self) -> StoreResult<Vec<Waiting>> {
+        inbox::held(self).await
+    }
+    async fn cursors(&self) -> StoreResult<Vec<(Counter, u64)>> {
+        inbox::cursors(self).await
+    }
+    async fn inbox_list(
+        &self,
+        filter: &InboxFilter,
+        mark_seen: Option<UnixMillis>,
+    ) -> StoreResult<Vec<InboxRow>> {
+        inbox::list(self, filter, mark_seen).await
+    }
+    async fn inbox_find(&self, mesh: Option<&MeshId>, prefix: &str) -> StoreResult<InboxRow> {
+        inbox::find(self, mesh, prefix).await
+    }
+    async fn inbox_delete(&self, what: &InboxDelete) -> StoreResult<u64> {
+        inbox::delete(self, what).await
+    }
+    async fn upsert_member(&self, member: &NewMember) -> StoreResult<PinOutcome> {
+        roster::upsert(self, member).await
+    }
+    async fn member(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<Option<MemberRow>> {
+        roster::get(self, mesh, key).await
+    }
+    async fn member_chain(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<Option<Chain>> {
+        roster::chain(self, mesh, key).await
+    }
+    async fn members(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<MemberRow>> {
+        roster::list(self, mesh).await
+    }
+    async fn members_like(
+        &self,
+        mesh: Option<&MeshId>,
+        text: &str,
+    ) -> StoreResult<Vec<MemberRow>> {
+        roster::like(self, mesh, text).await
+    }
+    async fn prune(&self, now: UnixMillis) -> StoreResult<Pruned> {
+        meshes::prune(self, now).await
+    }
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,302 @@
+//! One connection after its hello: a reader and a writer that do not wait for each other.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use meshwire_signaling::codec::Encoding;
+use meshwire_signaling::frame::{ErrorFrame, Frame, HelloAckBody, close};
+use meshwire_signaling::limits::{PING_INTERVAL, STALE_AFTER};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tracing::debug;
+
+use super::connect::Loss;
+use super::driver::closed;
+use super::state::Pending;
+use super::wire::{self, Incoming, Ws};
+use crate::link::{Inbound, LinkError, LinkEvent};
+use crate::net::Net;
+
+/// Frames that are fed before one flush (a flush per frame costs ten times as much, see
+/// `docs/performance.md`); more would only delay the first of them.
+const BATCH: usize = 64;
+/// A broker that takes longer to answer a frame, while its socket is fine, has lost it. Twice what a
+/// request may take; sending again is harmless, for the broker deduplicates.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a closing link waits for the broker's last answers.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It broke, or had to be given up.
+    Lost(Loss),
+    /// The link is closed, or nobody reads its events any more.
+    Closed,
+}
+
+/// What a connection needs.
+pub(super) struct Session<'a> {
+    pub(super) net: &'a dyn Net,
+    pub(super) encoding: Encoding,
+    pub(super) ack: HelloAckBody,
+    pub(super) pending: Arc<Pending>,
+    pub(super) frames: mpsc::Receiver<Frame>,
+    pub(super) events: &'a mpsc::Sender<LinkEvent>,
+    pub(super) max_frame: usize,
+}
+
+impl Session<'_> {
+    /// Runs until the end.
+    pub(super) async fn run(self, ws: Ws, closing: &mut watch::Receiver<bool>) -> End {
+        let (sink, stream) = ws.split();
+        let ping = Notify::new();
+        let mut writer = Writer {
+            sink,
+            encoding: self.encoding,
+            frames: self.frames,
+            pending: &self.pending,
+            ping: &ping,
+            max_frame: self.max_frame,
+        };
+        let mut reader = Reader {
+            net: self.net,
+            stream,
+            encoding: self.encoding,
+            pending: &self.pending,
+            events: self.events,
+            ping: &ping,
+            told: Told::default(),
+        };
+        let mut reading = pin!(reader.run(self.ack));
+        let mut writing = pin!(async {
+            match writer.run().await {
+                Ok(()) => std::future::pending().await,
+                Err(loss) => loss,
+            }
+        });
+        // The writer ends by itself when the link is closed; this bounds how long that may take.
+        let mut overtime = pin!(async {
+            closed(closing).await;
+            sleep(CLOSE_WAIT).await;
+        });
+        tokio::select! {
+            biased;
+            end = &mut reading => end,
+            loss = &mut writing => End::Lost(loss),
+            () = &mut overtime => End::Closed,
+        }
+    }
+}
+
+struct Writer<'a> {
+    sink: SplitSink<Ws, Message>,
+    encoding: Encoding,
+    frames: mpsc::Receiver<Frame>,
+    pending: &'a Pending,
+    ping: &'a Notify,
+    max_frame: usize,
+}
+
+impl Writer<'_> {
+    /// Writes until the last handle on `frames` is gone, then says goodbye.
+    async fn run(&mut self) -> Result<(), Loss> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = self.ping.notified() => None,
+                frame = self.frames.recv() => match frame {
+                    Some(frame) => Some(frame),
+                    None => break,
+                },
+            };
+            in_time(self.batch(first)).await?;
+        }
+        let goodbye = CloseFrame { code: close::NORMAL.into(), reason: "".into() };
+        in_time(self.sink.send(Message::Close(Some(goodbye)))).await
+    }
+
+    async fn batch(
+        &mut self,
+        first: Option<Frame>,
+    ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        let Some(first) = first else {
+            return self.sink.send(Message::Ping(Bytes::new())).await;
+        };
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(frame) = next.take().or_else(|| self.frames.try_recv().ok()) else { break };
+            let message = wire::encode(self.encoding, &frame);
+            let (len, max) = (message.len(), self.max_frame);
+            match frame {
+                // The broker would close the connection, and again after every reconnect.
+                Frame::Send(send) if len > max => {
+                    self.pending.refuse(send.req, LinkError::TooLarge { len, max });
+                }
+                _ => self.sink.feed(message).await?,
+            }
+        }
+        self.sink.flush().await
+    }
+}
+
+/// A write that takes longer than the watchdog will not end at all.
+async fn in_time<E: std::fmt::Display>(
+    write: impl Future<Output = Result<(), E>>,
+) -> Result<(), Loss> {
+    match timeout(STALE_AFTER, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(Loss::new(format!("the connection broke: {e}"))),
+        Err(_) => Err(Loss::new("the broker does not read any more")),
+    }
+}
+
+/// What the broker said before it closed.
+#[derive(Default)]
+struct Told {
+    hint: Option<Duration>,
+    error: Option<ErrorFrame>,
+}
+
+struct Reader<'a> {
+    net: &'a dyn Net,
+    stream: SplitStream<Ws>,
+    encoding: Encoding,
+    pending: &'a Pending,
+    events: &'a mpsc::Sender<LinkEvent>,
+    ping: &'a Notify,
+    told: Told,
+}
+
+impl Reader<'_> {
+    async fn run(&mut self, ack: HelloAckBody) -> End {
+        if let Some(end) = self.emit(LinkEvent::Up(Some(Box::new(ack)))).await {
+            return end;
+        }
+        let mut heard = self.net.now();
+        let mut pinged = false;
+        loop {
+            let deadline = self.deadline(heard, pinged);
+            let incoming = tokio::select! {
+                biased;
+                incoming = wire::next(&mut self.stream, self.encoding) => incoming,
+                () = sleep_until(deadline) => {
+                    if let Some(loss) = self.overdue(heard) {
+                        return End::Lost(loss);
+                    }
+                    if !pinged && self.net.now() >= heard + PING_INTERVAL {
+                        self.ping.notify_one();
+                        pinged = true;
+                    }
+                    continue;
+                }
+            };
+            if let Some(end) = self.on_incoming(incoming).await {
+                return end;
+            }
+            // Only now: waiting for the events' reader is no silence of the broker.
+            heard = self.net.now();
+            pinged = false;
+        }
+    }
+
+    /// When to look at the clock again.
+    fn deadline(&self, heard: Instant, pinged: bool) -> Instant {
+        let quiet = heard + if pinged { STALE_AFTER } else { PING_INTERVAL };
+        self.pending.oldest().map_or(quiet, |since| quiet.min(since + ANSWER_TIMEOUT))
+    }
+
+    fn overdue(&self, heard: Instant) -> Option<Loss> {
+        let now = self.net.now();
+        if now >= heard + STALE_AFTER {
+            return Some(Loss::new(format!("nothing heard for {} s", STALE_AFTER.as_secs())));
+        }
+        let late = self.pending.oldest().is_some_and(|since| now >= since + ANSWER_TIMEOUT);
+        late.then(|| Loss::new("the broker left a frame unanswered"))
+    }
+
+    async fn on_incoming(&mut self, incoming: Incoming) -> Option<End> {
+        match incoming {
+            Incoming::Alive => None,
+            Incoming::Unknown(kind) => {
+                debug!(target: "meshwire::events::relay", event = "unknown_type", kind);
+                None
+            }
+            Incoming::Frame(frame) => self.on_frame(*frame).await,
+            Incoming::Broken(why) => {
+                Some(End::Lost(Loss::new(format!("the connection broke: {why}"))))
+            }
+            Incoming::Closed(frame) => {
+                let mut loss = Loss::closed(frame);
+                loss.hint = self.told.hint;
+                if let Some(e) = self.told.error.take() {
+                    loss.reason = format!("{}: {}", loss.reason, e.message);
+                    loss.code = Some(e.code);
+                }
+                Some(End::Lost(loss))
+            }
+        }
+    }
+
+    async fn on_frame(&mut self, frame: Frame) -> Option<End> {
+        match frame {
+            Frame::Message(m) => {
+                let inbound = Inbound {
+                    to: m.to,
+                    envelope: m.envelope,
+                    accepted_at: m.accepted_at,
+                    attempt: m.attempt,
+                };
+                self.emit(LinkEvent::Envelope(Box::new(inbound))).await
+            }
+            Frame::Receipt(r) => {
+                self.emit(LinkEvent::Receipt { from: r.from, id: r.id, receipt: r.receipt }).await
+            }
+            Frame::Drained(_) => self.emit(LinkEvent::Drained).await,
+            Frame::Presence(p) => self.emit(LinkEvent::Presence(Box::new(p))).await,
+            Frame::Accepted(ref a) => self.answered(a.req, frame),
+            Frame::Peers(ref p) => self.answered(p.req, frame),
+            Frame::Invites(ref i) => self.answered(i.req, frame),
+            Frame::Ok(ref o) => self.answered(o.req, frame),
+            Frame::Bound(ref b) => self.answered(b.req, frame),
+            Frame::Error(ErrorFrame { req: Some(req), .. }) => self.answered(req, frame),
+            Frame::Error(e) => {
+                debug!(target: "meshwire::events::relay", event = "error", code = e.code);
+                self.told.hint = e.retry_after_ms.map(Duration::from_millis).or(self.told.hint);
+                self.told.error = Some(e);
+                None
+            }
+            Frame::Goaway(g) => {
+                debug!(target: "meshwire::events::relay", event = "goaway", reason = g.reason);
+                self.told.hint = Some(Duration::from_millis(g.retry_after_ms));
+                None
+            }
+            other => {
+                debug!(target: "meshwire::events::relay", event = "senseless", kind = other.kind());
+                None
+            }
+        }
+    }
+
+    fn answered(&self, req: u64, frame: Frame) -> Option<End> {
+        let kind = frame.kind();
+        if !self.pending.answer(req, frame) {
+            debug!(target: "meshwire::events::relay", event = "unasked", kind, req);
+        }
+        None
+    }
+
+    /// Waits for the events' reader, but no longer than the broker waits for us.
+    async fn emit(&self, event: LinkEvent) -> Option<End> {
+        match timeout(STALE_AFTER, self.events.send(event)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) => Some(End::Closed),
+            Err(_) => Some(End::Lost(Loss::new("this node did not read what came in"))),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What the handle and the task of a relay link share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use meshwire_signaling::Hash;
+use meshwire_signaling::frame::Frame;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::link::{Handed, LinkError};
+
+/// Envelopes that the broker has not answered yet: at 100 ms round trip still 10,000 a second, ten
+/// times the broker's rate limit.
+const SENDS: usize = 1_024;
+/// Requests that the broker has not answered yet.
+const ASKS: usize = 32;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while holding one of these locks; if it did, the data would still be whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection, as the handle sees it. The task keeps none of it but `pending`, so that `frames`
+/// ends when the link is closed and the last caller is through.
+pub(super) struct Up {
+    /// To the writer.
+    pub(super) frames: mpsc::Sender<Frame>,
+    /// Who waits for which answer.
+    pub(super) pending: Arc<Pending>,
+    /// Room for unanswered sends.
+    pub(super) sends: Arc<Semaphore>,
+    /// Room for unanswered requests.
+    pub(super) asks: Arc<Semaphore>,
+    /// Makes concurrent sends leave in the order of their calls.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Hash of this connection's hello.
+    pub(super) hello: Hash,
+    /// Most bytes of a body.
+    pub(super) max_body: usize,
+}
+
+impl Up {
+    pub(super) fn new(
+        frames: mpsc::Sender<Frame>,
+        pending: Arc<Pending>,
+        hello: Hash,
+        max_body: usize,
+    ) -> Self {
+        Self {
+            frames,
+            pending,
+            sends: Arc::new(Semaphore::new(SENDS)),
+            asks: Arc::new(Semaphore::new(ASKS)),
+            turn: tokio::sync::Mutex::default(),
+            hello,
+            max_body,
+        }
+    }
+
+    /// Turns away whoever waits for room.
+    fn end(&self) {
+        self.sends.close();
+        self.asks.close();
+    }
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Down,
+    Up(Arc<Up>),
+    Closed,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Shared(Mutex<Phase>);
+
+impl Shared {
+    /// The current connection.
+    pub(super) fn up(&self) -> Result<Arc<Up>, LinkError> {
+        match &*lock(&self.0) {
+            Phase::Up(up) => Ok(up.clone()),
+            Phase::Down => Err(LinkError::Down),
+            Phase::Closed => Err(LinkError::Closed),
+        }
+    }
+
+    /// The error of whoever held on to a connection that is no more.
+    pub(super) fn lost(&self) -> LinkError {
+        match &*lock(&self.0) {
+            Phase::Closed => LinkError::Closed,
+            Phase::Up(_) | Phase::Down => LinkError::Down,
+        }
+    }
+
+    /// There is a connection. False if the link was closed meanwhile.
+    pub(super) fn set_up(&self, up: Up) -> bool {
+        let mut phase = lock(&self.0);
+        if matches!(*phase, Phase::Closed) {
+            return false;
+        }
+        *phase = Phase::Up(Arc::new(up));
+        true
+    }
+
+    /// There is none any more.
+    pub(super) fn set_down(&self) {
+        let mut phase = lock(&self.0);
+        if let Phase::Up(up) = &*phase {
+            up.end();
+            *phase = Phase::Down;
+        }
+    }
+
+    /// There will be none any more.
+    pub(super) fn close(&self) {
+        let mut phase = lock(&self.0);
+        if let Phase::Up(up) = &*phase {
+            up.end();
+        }
+        *phase = Phase::Closed;
+    }
+}
+
+enum Waiter {
+    Send(oneshot::Sender<Result<Handed, LinkError>>, #[allow(dead_code)] OwnedSemaphorePermit),
+    Ask(oneshot::Sender<Result<Frame, LinkError>>),
+}
+
+#[derive(Default)]
+struct Waiting {
+    last_req: u64,
+    waiters: BTreeMap<u64, (Instant, Waiter)>,
+}
+
+/// Who waits for which answer on one connection; bounded by [`SENDS`] and [`ASKS`].
+#[derive(Default)]
+pub(super) struct Pending(Mutex<Waiting>);
+
+/// A request whose waiter is forgotten when this is dropped: the caller may have given up.
+pub(super) struct Asked {
+    pending: Arc<Pending>,
+    req: u64,
+}
+
+impl Asked {
+    pub(super) fn req(&self) -> u64 {
+        self.req
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        lock(&self.pending.0).waiters.remove(&self.req);
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pending({})", lock(&self.0).waiters.len())
+    }
+}
+
+impl Pending {
+    fn insert(&self, waiter: Waiter) -> u64 {
+        let mut waiting = lock(&self.0);
+        waiting.last_req += 1;
+        let req = waiting.last_req;
+        waiting.waiters.insert(req, (Instant::now(), waiter));
+        req
+    }
+
+    /// A send's number.
+    pub(super) fn send(
+        &self,
+        done: oneshot::Sender<Result<Handed, LinkError>>,
+        permit: OwnedSemaphorePermit,
+    ) -> u64 {
+        self.insert(Waiter::Send(done, permit))
+    }
+
+    /// A request's number, and where its answer comes.
+    pub(super) fn ask(self: &Arc<Self>) -> (Asked, oneshot::Receiver<Result<Frame, LinkError>>) {
+        let (tx, rx) = oneshot::channel();
+        (Asked { req: self.insert(Waiter::Ask(tx)), pending: self.clone() }, rx)
+    }
+
+    /// Since when the longest waiting one waits.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        lock(&self.0).waiters.first_key_value().map(|(_, (since, _))| *since)
+    }
+
+    /// Brings an answer to who waits for it. False if nobody does.
+    pub(super) fn answer(&self, req: u64, frame: Frame) -> bool {
+        let Some((_, waiter)) = lock(&self.0).waiters.remove(&req) else { return false };
+        // Whoever dropped its end does not want to know.
+        match (waiter, frame) {
+            (Waiter::Send(done, _), Frame::Accepted(a)) => {
+                let _ = done.send(Ok(Handed { state: a.state, duplicate: a.duplicate }));
+            }
+            (Waiter::Send(done, _), other) => {
+                let _ = done.send(Err(refusal(other)));
+            }
+            (Waiter::Ask(done), e @ Frame::Error(_)) => {
+                let _ = done.send(Err(refusal(e)));
+            }
+            (Waiter::Ask(done), frame) => {
+                let _ = done.send(Ok(frame));
+            }
+        }
+        true
+    }
+
+    /// Refuses a send that cannot go out.
+    pub(super) fn refuse(&self, req: u64, error: LinkError) {
+        if let Some((_, Waiter::Send(done, _))) = lock(&self.0).waiters.remove(&req) {
+            let _ = done.send(Err(error));
+        }
+    }
+
+    /// Tells everybody that no answer will come.
+    pub(super) fn fail(&self, error: &LinkError) {
+        let waiters = std::mem::take(&mut lock(&self.0).waiters);
+        for (_, waiter) in waiters.into_values() {
+            match waiter {
+                Waiter::Send(done, _) => drop(done.send(Err(error.clone()))),
+                Waiter::Ask(done) => drop(done.send(Err(error.clone()))),
+            }
+        }
+    }
+}
+
+fn refusal(frame: Frame) -> LinkError {
+    match frame {
+        Frame::Error(e) => LinkError::Refused(Box::new(e)),
+        other => LinkError::Unexpected(other.kind().to_owned()),
+    }
+}
