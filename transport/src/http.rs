@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::dial::{DialError, dial, tls_for};
 use crate::net::{BoxStream, Net};
+use crate::text::clean;
 use crate::tls::TlsError;
 use crate::url::BaseUrl;
 
@@ -102,7 +103,10 @@ pub async fn call<B: Serialize, A: DeserializeOwned>(
         return codec::decode(Encoding::Json, &bytes).map_err(|e| malformed(e.to_string()));
     }
     match codec::decode(Encoding::Json, &bytes) {
-        Ok(error) => Err(HttpCallError::Refused { status: status.as_u16(), error }),
+        Ok(HttpError { code, message }) => {
+            let error = HttpError { code: clean(&code), message: clean(&message) };
+            Err(HttpCallError::Refused { status: status.as_u16(), error })
+        }
         Err(_) => Err(malformed(format!("HTTP status {status}"))),
     }
 }

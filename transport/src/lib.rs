@@ -18,5 +18,6 @@ pub mod net;
 pub mod relay;
 #[cfg(test)]
 pub(crate) mod testing;
+mod text;
 pub mod tls;
 pub mod url;

@@ -1,5 +1,5 @@
-//! A net of in-memory pipes for this crate's unit tests: every connection made arrives at the other
-//! end of a channel; a closed channel refuses.
+//! For this crate's unit tests: a net of in-memory pipes (every connection made arrives at the other
+//! end of a channel; a closed channel refuses), and TLS servers.
 
 use std::fmt;
 use std::io;
@@ -10,8 +10,14 @@ use async_trait::async_trait;
 use meshwire_signaling::UnixMillis;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::sign::SingleCertAndKey;
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 
 use crate::net::{BoxStream, Listener, Net};
 
@@ -56,4 +62,24 @@ impl Net for TestNet {
     async fn tcp_bind(&self, _: SocketAddr) -> io::Result<Box<dyn Listener>> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// A self-signed certificate for a name that nobody asks for.
+pub(crate) fn certificate() -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed(vec!["elsewhere.example".into()]).unwrap()
+}
+
+/// A server that shows one certificate and signs with the key of another (or the same) one.
+pub(crate) fn acceptor(shown: &CertifiedKey<KeyPair>, key: &CertifiedKey<KeyPair>) -> TlsAcceptor {
+    let key = PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
+    let provider = Arc::new(ring::default_provider());
+    let signer = provider.key_provider.load_private_key(key.into()).unwrap();
+    // Not `with_single_cert`, which refuses a key that does not fit the certificate.
+    let certified = rustls::sign::CertifiedKey::new(vec![shown.cert.der().clone()], signer);
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    TlsAcceptor::from(Arc::new(server))
 }

@@ -194,15 +194,9 @@ impl ServerCertVerifier for Pinned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{acceptor, certificate};
     use rcgen::{CertifiedKey, KeyPair};
-    use rustls::ServerConfig;
-    use rustls_pki_types::PrivatePkcs8KeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio_rustls::TlsAcceptor;
-
-    fn certificate() -> CertifiedKey<KeyPair> {
-        rcgen::generate_simple_self_signed(vec!["elsewhere.example".into()]).unwrap()
-    }
 
     /// One connection; the server's exporter and what both ends made of it.
     async fn meet(
@@ -210,19 +204,10 @@ mod tests {
         shown: &CertifiedKey<KeyPair>,
         key: &CertifiedKey<KeyPair>,
     ) -> (Result<(BoxStream, Hash), TlsError>, Option<Hash>) {
-        let key = PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
-        let provider = Arc::new(ring::default_provider());
-        let signer = provider.key_provider.load_private_key(key.into()).unwrap();
-        // Not `with_single_cert`, which refuses a key that does not fit the certificate.
-        let certified = rustls::sign::CertifiedKey::new(vec![shown.cert.der().clone()], signer);
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        let acceptor = acceptor(shown, key);
         let (near, far) = tokio::io::duplex(16_384);
         let serve = async move {
-            let mut tls = TlsAcceptor::from(Arc::new(server)).accept(far).await.ok()?;
+            let mut tls = acceptor.accept(far).await.ok()?;
             let exporter = tls.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None);
             tls.write_all(b"hi").await.ok()?;
             tls.flush().await.ok()?;

@@ -121,9 +121,7 @@ CREATE TABLE inbox (
     UNIQUE (mesh, author, id)
 ) STRICT;
 
-CREATE INDEX inbox_held ON inbox (row) WHERE surfaced_order IS NULL;
-CREATE INDEX inbox_unread ON inbox (surfaced_order)
-    WHERE surfaced_order IS NOT NULL AND seen_at IS NULL;
+CREATE INDEX inbox_unread ON inbox (surfaced_order) WHERE seen_at IS NULL;
 CREATE INDEX inbox_id ON inbox (id);
 
 -- The last place given out in the order of surfacing; not taken from the inbox, whose last row may

@@ -203,8 +203,8 @@ impl OrderBook {
 
     /// Surfaces the longest held row of all, after those of its counter with lower numbers.
     fn force_oldest(&mut self, out: &mut Vec<i64>) {
-        if let Some((_, (counter, seq))) = self.deadlines.first_key_value() {
-            let (counter, seq) = (counter.clone(), *seq);
+        // Taken out here, so that whoever loops over this ends whatever is in the lines.
+        if let Some((_, (counter, seq))) = self.deadlines.pop_first() {
             self.force(&counter, seq, out);
         }
     }

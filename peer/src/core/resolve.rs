@@ -68,7 +68,7 @@ pub enum ResolveError {
     },
     /// Nobody fits.
     #[error("no member {text:?}{}; give a name, a key (64 hex characters) or at least its first \
-             {MIN_PREFIX}", nearest_text(.nearest.as_ref()))]
+             {MIN_PREFIX}", nearest_text(.nearest.as_deref()))]
     NotFound {
         /// What was asked for.
         text: String,
@@ -96,7 +96,7 @@ fn advice(why: Ambiguity) -> &'static str {
     }
 }
 
-fn nearest_text(nearest: Option<&Box<Candidate>>) -> String {
+fn nearest_text(nearest: Option<&Candidate>) -> String {
     nearest.map(|c| format!(" (did you mean {c}?)")).unwrap_or_default()
 }
 

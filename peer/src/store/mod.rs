@@ -263,11 +263,7 @@ pub trait PeerStore: Debug + Send + Sync {
     async fn members(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<MemberRow>>;
     /// Members that `text` may mean: of exactly this name, or with a key that starts with it. For
     /// [`crate::core::resolve`].
-    async fn members_like(
-        &self,
-        mesh: Option<&MeshId>,
-        text: &str,
-    ) -> StoreResult<Vec<MemberRow>>;
+    async fn members_like(&self, mesh: Option<&MeshId>, text: &str) -> StoreResult<Vec<MemberRow>>;
 
     /// Deletes what is past its time.
     async fn prune(&self, now: UnixMillis) -> StoreResult<Pruned>;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use chain::{Chain, ChainError, Link, Member};
 pub use link::{InviteLink, LinkError};
-pub use token::AdminToken;
+pub use token::{AdminToken, TokenError};
 
 use crate::UnixMillis;
 use crate::id::{Hash, MeshId, PublicKey};

@@ -14,8 +14,10 @@ use super::RelayConfig;
 use super::backoff::{Next, after_close, after_refusal};
 use super::hello::{Greeting, Handshake, HelloError, Step, Welcome};
 use super::wire::{self, Incoming, Ws};
-use crate::dial::{CONNECT_TIMEOUT, dial};
+use crate::dial::{CONNECT_TIMEOUT, DialError, dial};
 use crate::net::{self, Net};
+use crate::text::clean;
+use crate::tls::TlsError;
 
 /// How long to wait for the close code behind a refusal: it says whether trying again can help.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -34,8 +36,8 @@ pub(super) struct Loss {
 }
 
 impl Loss {
-    pub(super) fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), code: None, next: Next::Retry, hint: None }
+    pub(super) fn new(reason: impl AsRef<str>) -> Self {
+        Self { reason: clean(reason.as_ref()), code: None, next: Next::Retry, hint: None }
     }
 
     /// The broker closed the socket.
@@ -67,12 +69,21 @@ impl Loss {
         }
     }
 
+    fn unreached(error: &DialError) -> Self {
+        let next = match error {
+            // As with another broker's key: only an operator can mend it.
+            DialError::Tls(TlsError::PinMismatch(_)) => Next::Slow,
+            _ => Next::Retry,
+        };
+        Self { next, ..Self::new(error.to_string()) }
+    }
+
     fn refused(error: &HelloError, close: Option<u16>) -> Self {
         let hint = match error {
             HelloError::Refused(e) => e.retry_after_ms.map(Duration::from_millis),
             _ => None,
         };
-        let word = error.code().to_owned();
+        let word = clean(error.code());
         Self {
             next: after_refusal(&word, close),
             hint,
@@ -89,7 +100,7 @@ pub(super) async fn connect(
     tls: Option<Arc<ClientConfig>>,
 ) -> Result<(Ws, Welcome), Loss> {
     let reach = async {
-        let dialed = dial(net, &config.base, tls).await.map_err(|e| Loss::new(e.to_string()))?;
+        let dialed = dial(net, &config.base, tls).await.map_err(|e| Loss::unreached(&e))?;
         let ws = wire::upgrade(dialed.stream, &config.base, config.encoding).await;
         let ws =
             ws.map_err(|why| Loss::new(format!("no meshwire broker at {}: {why}", config.base)));
@@ -150,7 +161,7 @@ async fn say_hello(
             Incoming::Closed(Some((close::REFUSED, word))) => {
                 let loss = Loss::closed(Some((close::REFUSED, word.clone())));
                 let next = after_refusal(&word, Some(close::REFUSED));
-                return Err(Failed::Loss(Loss { code: Some(word), next, ..loss }));
+                return Err(Failed::Loss(Loss { code: Some(clean(&word)), next, ..loss }));
             }
             Incoming::Closed(frame) => return Err(Failed::Loss(Loss::closed(frame))),
         };

@@ -42,6 +42,7 @@ use meshwire_signaling::frame::{
     Bind, ClientAck, ClientNack, Features, Frame, InviteCreate, InviteInfo, InviteList,
     InviteRevoke, ListPeers, Peers, ReceiptAck, Send as SendFrame,
 };
+use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::sign::Signed;
 use meshwire_signaling::{Envelope, EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey};
 use tokio::sync::{mpsc, watch};
@@ -55,7 +56,7 @@ use state::{Shared, Up};
 /// Events that wait for their reader: a full delivery window (64) and as much again of receipts and
 /// presence, twice.
 const EVENTS: usize = 256;
-/// How long a request may take: over a minute-long hiccup a person asks again anyway.
+/// How long a request may take: people who wait for it do not wait longer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What a relay link needs to know.
@@ -125,6 +126,13 @@ pub struct RelayLink {
 impl fmt::Debug for RelayLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RelayLink").field("up", &self.is_up()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for RelayLink {
+    fn drop(&mut self) {
+        // Lets the writer run dry and say goodbye; the task learns it from `closing`'s end.
+        self.shared.close();
     }
 }
 
@@ -270,7 +278,15 @@ impl MessageLink for RelayLink {
             receipt: None,
         };
         self.tell(match answer {
-            Answer::Final { from, id, receipt } => ClientAck { from, id, receipt }.into(),
+            Answer::Final { from, id, receipt } if receipt.verdict == Verdict::Delivered => {
+                ClientAck { from, id, receipt }.into()
+            }
+            Answer::Final { from, id, receipt } => {
+                let by = receipt.by;
+                let reason = receipt.reason.clone().unwrap_or_default();
+                let receipt = Some(receipt);
+                ClientNack { from, id, by, reason, permanent: true, receipt }.into()
+            }
             Answer::Refused { from, id, by, reason } => nack(from, id, by, reason, true).into(),
             Answer::Later { from, id, by, reason } => nack(from, id, by, reason, false).into(),
         })

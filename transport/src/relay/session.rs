@@ -21,9 +21,10 @@ use super::state::Pending;
 use super::wire::{self, Incoming, Ws};
 use crate::link::{Inbound, LinkError, LinkEvent};
 use crate::net::Net;
+use crate::text::clean;
 
-/// Frames that are fed before one flush (a flush per frame costs ten times as much, see
-/// `docs/performance.md`); more would only delay the first of them.
+/// Frames that are fed before one flush, for a flush per frame costs about ten times as much
+/// (tokio-tungstenite 0.30 over loopback); more would only delay the first of them.
 const BATCH: usize = 64;
 /// A broker that takes longer to answer a frame, while its socket is fine, has lost it. Twice what a
 /// request may take; sending again is harmless, for the broker deduplicates.
@@ -235,8 +236,9 @@ impl Reader<'_> {
                 let mut loss = Loss::closed(frame);
                 loss.hint = self.told.hint;
                 if let Some(e) = self.told.error.take() {
-                    loss.reason = format!("{}: {}", loss.reason, e.message);
-                    loss.code = Some(e.code);
+                    let code = Some(clean(&e.code));
+                    let reason = format!("{}: {}", loss.reason, e.message);
+                    loss = Loss { code, next: loss.next, hint: loss.hint, ..Loss::new(reason) };
                 }
                 Some(End::Lost(loss))
             }

@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meshwire_signaling::Hash;
-use meshwire_signaling::frame::Frame;
+use meshwire_signaling::frame::{ErrorFrame, Frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::link::{Handed, LinkError};
+use crate::text::clean;
 
 /// Envelopes that the broker has not answered yet: at 100 ms round trip still 10,000 a second, ten
 /// times the broker's rate limit.
@@ -126,8 +127,8 @@ impl Shared {
 }
 
 enum Waiter {
-    Send(oneshot::Sender<Result<Handed, LinkError>>, #[allow(dead_code)] OwnedSemaphorePermit),
-    Ask(oneshot::Sender<Result<Frame, LinkError>>),
+    Send { done: oneshot::Sender<Result<Handed, LinkError>>, _room: OwnedSemaphorePermit },
+    Ask { done: oneshot::Sender<Result<Frame, LinkError>> },
 }
 
 #[derive(Default)]
@@ -177,15 +178,15 @@ impl Pending {
     pub(super) fn send(
         &self,
         done: oneshot::Sender<Result<Handed, LinkError>>,
-        permit: OwnedSemaphorePermit,
+        room: OwnedSemaphorePermit,
     ) -> u64 {
-        self.insert(Waiter::Send(done, permit))
+        self.insert(Waiter::Send { done, _room: room })
     }
 
     /// A request's number, and where its answer comes.
     pub(super) fn ask(self: &Arc<Self>) -> (Asked, oneshot::Receiver<Result<Frame, LinkError>>) {
-        let (tx, rx) = oneshot::channel();
-        (Asked { req: self.insert(Waiter::Ask(tx)), pending: self.clone() }, rx)
+        let (done, answer) = oneshot::channel();
+        (Asked { req: self.insert(Waiter::Ask { done }), pending: self.clone() }, answer)
     }
 
     /// Since when the longest waiting one waits.
@@ -198,16 +199,16 @@ impl Pending {
         let Some((_, waiter)) = lock(&self.0).waiters.remove(&req) else { return false };
         // Whoever dropped its end does not want to know.
         match (waiter, frame) {
-            (Waiter::Send(done, _), Frame::Accepted(a)) => {
+            (Waiter::Send { done, .. }, Frame::Accepted(a)) => {
                 let _ = done.send(Ok(Handed { state: a.state, duplicate: a.duplicate }));
             }
-            (Waiter::Send(done, _), other) => {
+            (Waiter::Send { done, .. }, other) => {
                 let _ = done.send(Err(refusal(other)));
             }
-            (Waiter::Ask(done), e @ Frame::Error(_)) => {
+            (Waiter::Ask { done }, e @ Frame::Error(_)) => {
                 let _ = done.send(Err(refusal(e)));
             }
-            (Waiter::Ask(done), frame) => {
+            (Waiter::Ask { done }, frame) => {
                 let _ = done.send(Ok(frame));
             }
         }
@@ -216,7 +217,7 @@ impl Pending {
 
     /// Refuses a send that cannot go out.
     pub(super) fn refuse(&self, req: u64, error: LinkError) {
-        if let Some((_, Waiter::Send(done, _))) = lock(&self.0).waiters.remove(&req) {
+        if let Some((_, Waiter::Send { done, .. })) = lock(&self.0).waiters.remove(&req) {
             let _ = done.send(Err(error));
         }
     }
@@ -226,8 +227,8 @@ impl Pending {
         let waiters = std::mem::take(&mut lock(&self.0).waiters);
         for (_, waiter) in waiters.into_values() {
             match waiter {
-                Waiter::Send(done, _) => drop(done.send(Err(error.clone()))),
-                Waiter::Ask(done) => drop(done.send(Err(error.clone()))),
+                Waiter::Send { done, .. } => drop(done.send(Err(error.clone()))),
+                Waiter::Ask { done } => drop(done.send(Err(error.clone()))),
             }
         }
     }
@@ -235,7 +236,9 @@ impl Pending {
 
 fn refusal(frame: Frame) -> LinkError {
     match frame {
-        Frame::Error(e) => LinkError::Refused(Box::new(e)),
+        Frame::Error(e) => {
+            LinkError::Refused(Box::new(ErrorFrame { message: clean(&e.message), ..e }))
+        }
         other => LinkError::Unexpected(other.kind().to_owned()),
     }
 }

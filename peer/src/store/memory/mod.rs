@@ -259,11 +259,7 @@ impl PeerStore for MemoryStore {
     async fn members(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<MemberRow>> {
         Ok(self.state().members(|row| mesh.is_none_or(|m| *m == row.mesh)))
     }
-    async fn members_like(
-        &self,
-        mesh: Option<&MeshId>,
-        text: &str,
-    ) -> StoreResult<Vec<MemberRow>> {
+    async fn members_like(&self, mesh: Option<&MeshId>, text: &str) -> StoreResult<Vec<MemberRow>> {
         let range = key_range(text);
         let fits = |row: &MemberRow| {
             let key = range.as_ref().is_some_and(|(low, high)| (low..=high).contains(&&row.key));

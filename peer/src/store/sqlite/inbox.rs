@@ -7,7 +7,9 @@ use sqlx::{Row as _, SqliteConnection, query};
 
 use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, id_prefix};
 use super::super::{MAX_CANDIDATES, MAX_INBOX_LIST, StoreResult};
-use super::convert::{counter, get as column, id as id_column, inbox_row, int, uint, waiting, word};
+use super::convert::{
+    counter, get as column, id as id_column, inbox_row, int, uint, waiting, word,
+};
 use super::outbox::only;
 use super::{SqliteStore, for_mesh};
 use crate::core::inbox::Item;
@@ -125,10 +127,7 @@ pub(super) async fn surface(
         move_cursor(&mut tx, &surfaced.item, now).await?;
         out.push(surfaced);
     }
-    query("UPDATE surface_order SET last = ? WHERE only = 1")
-        .bind(place)
-        .execute(&mut *tx)
-        .await?;
+    query("UPDATE surface_order SET last = ? WHERE only = 1").bind(place).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(out)
 }
@@ -187,24 +186,33 @@ pub(super) async fn list(
     Ok(rows)
 }
 
+/// The text of a list. Four of them, for neither ORDER BY nor a condition that has an index of its
+/// own can be a parameter without losing that index.
+macro_rules! listing {
+    ($condition:literal, $order:literal) => {
+        concat!(
+            "SELECT * FROM inbox
+             WHERE surfaced_order > ?1 AND (?2 IS NULL OR mesh = ?2)
+               AND (?3 IS NULL OR author = ?3 OR member = ?3) ",
+            $condition,
+            " ORDER BY surfaced_order ",
+            $order,
+            " LIMIT ?4"
+        )
+    };
+}
+
 async fn select(conn: &mut SqliteConnection, filter: &InboxFilter) -> StoreResult<Vec<InboxRow>> {
-    // Two texts, for an ORDER BY cannot be a parameter without losing its index.
-    let text = if filter.newest {
-        "SELECT * FROM inbox
-         WHERE surfaced_order > ?1 AND (?2 IS NULL OR mesh = ?2)
-           AND (?3 IS NULL OR author = ?3 OR member = ?3) AND (NOT ?4 OR seen_at IS NULL)
-         ORDER BY surfaced_order DESC LIMIT ?5"
-    } else {
-        "SELECT * FROM inbox
-         WHERE surfaced_order > ?1 AND (?2 IS NULL OR mesh = ?2)
-           AND (?3 IS NULL OR author = ?3 OR member = ?3) AND (NOT ?4 OR seen_at IS NULL)
-         ORDER BY surfaced_order LIMIT ?5"
+    let text = match (filter.unread, filter.newest) {
+        (false, false) => listing!("", "ASC"),
+        (false, true) => listing!("", "DESC"),
+        (true, false) => listing!("AND seen_at IS NULL", "ASC"),
+        (true, true) => listing!("AND seen_at IS NULL", "DESC"),
     };
     let rows = query(text)
         .bind(int(filter.after_order.unwrap_or(0)))
         .bind(filter.mesh.as_ref().map(|m| &m.0[..]))
         .bind(filter.from.as_ref().map(|f| &f.0[..]))
-        .bind(filter.unread)
         .bind(i64::from(filter.limit.min(MAX_INBOX_LIST)))
         .fetch_all(conn)
         .await?;

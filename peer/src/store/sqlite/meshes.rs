@@ -55,10 +55,8 @@ pub(super) async fn get(store: &SqliteStore, mesh: &MeshId) -> StoreResult<Optio
 }
 
 pub(super) async fn remove(store: &SqliteStore, mesh: &MeshId) -> StoreResult<bool> {
-    let done = query("DELETE FROM mesh WHERE mesh = ?")
-        .bind(&mesh.0[..])
-        .execute(&store.writer)
-        .await?;
+    let done =
+        query("DELETE FROM mesh WHERE mesh = ?").bind(&mesh.0[..]).execute(&store.writer).await?;
     Ok(done.rows_affected() > 0)
 }
 

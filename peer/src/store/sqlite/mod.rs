@@ -68,11 +68,11 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = pool(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(|e| damaged(path, e))?;
-        let store = Self { writer, readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "ON")) };
+        let writer = pool(1).connect_with(options.clone()).await.map_err(|e| damaged(path, e))?;
+        let store = Self {
+            writer,
+            readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "ON")),
+        };
         if let Err(e) = store.prepare(path).await {
             store.close().await;
             return Err(e);
@@ -141,9 +141,7 @@ fn damaged(path: &Path, e: sqlx::Error) -> StoreError {
     let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<u32>().ok());
     let path: PathBuf = path.to_owned();
     match code.map(|c| c & 0xff) {
-        Some(SQLITE_CORRUPT | SQLITE_NOTADB) => {
-            StoreError::Corrupt { path, what: e.to_string() }
-        }
+        Some(SQLITE_CORRUPT | SQLITE_NOTADB) => StoreError::Corrupt { path, what: e.to_string() },
         _ => StoreError::Open { path, source: std::io::Error::other(e) },
     }
 }
@@ -252,11 +250,7 @@ impl PeerStore for SqliteStore {
     async fn members(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<MemberRow>> {
         roster::list(self, mesh).await
     }
-    async fn members_like(
-        &self,
-        mesh: Option<&MeshId>,
-        text: &str,
-    ) -> StoreResult<Vec<MemberRow>> {
+    async fn members_like(&self, mesh: Option<&MeshId>, text: &str) -> StoreResult<Vec<MemberRow>> {
         roster::like(self, mesh, text).await
     }
     async fn prune(&self, now: UnixMillis) -> StoreResult<Pruned> {

@@ -1,17 +1,15 @@
 //! The outbox's SQL.
 
 use meshwire_signaling::codec::to_msgpack;
-use meshwire_signaling::{EnvelopeId, MeshId, UnixMillis};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection, query};
+use meshwire_signaling::{EnvelopeId, InstanceId, MeshId, UnixMillis};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row as _, Sqlite, SqliteConnection, query};
 
 use super::super::rows::{
     Enqueued, Freeze, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Requeue, Slot, Step, StepTo,
     Stepped, id_prefix, target_text,
 };
-use super::super::{
-    IdempotencyConflict, MAX_CANDIDATES, MAX_OUTBOX_LIST, StoreError, StoreResult,
-};
+use super::super::{IdempotencyConflict, MAX_CANDIDATES, MAX_OUTBOX_LIST, StoreError, StoreResult};
 use super::SqliteStore;
 use super::convert::{get as column, id as id_column, int, outbox_meta, outbox_row, parsed, word};
 use crate::core::outbox::{OutboxState, Repeat, advance};
@@ -99,7 +97,7 @@ async fn insert(
 async fn number(
     tx: &mut SqliteConnection,
     new: &NewOutbox,
-    instance: meshwire_signaling::InstanceId,
+    instance: InstanceId,
 ) -> StoreResult<Slot> {
     let target = to_msgpack(&new.target);
     let seq: i64 = query(
@@ -129,9 +127,11 @@ async fn number(
     .fetch_one(&mut *tx)
     .await?
     .try_get(0)?;
-    let bad = |e| StoreError::BadValue { column: "seq", what: format!("{e}") };
-    let seq = u64::try_from(seq).map_err(|e| bad(e.to_string()))?;
-    let floor = u64::try_from(lowest.unwrap_or(i64::MAX)).map_err(|e| bad(e.to_string()))?;
+    let number = |n: i64| {
+        let bad = |e| StoreError::BadValue { column: "seq", what: format!("{n}: {e}") };
+        u64::try_from(n).map_err(bad)
+    };
+    let (seq, floor) = (number(seq)?, number(lowest.unwrap_or(seq))?);
     Ok(Slot { instance, seq, floor: floor.min(seq) })
 }
 
@@ -300,10 +300,10 @@ pub(super) async fn requeue(
     Ok(row)
 }
 
-type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
-
-fn select(mesh: &MeshId, id: &EnvelopeId) -> Query {
-    query("SELECT * FROM outbox WHERE mesh = ? AND id = ?").bind(mesh.0.to_vec()).bind(id.to_string())
+fn select(mesh: &MeshId, id: &EnvelopeId) -> query::Query<'static, Sqlite, SqliteArguments> {
+    query("SELECT * FROM outbox WHERE mesh = ? AND id = ?")
+        .bind(mesh.0.to_vec())
+        .bind(id.to_string())
 }
 
 pub(super) async fn get(

@@ -19,15 +19,17 @@ pub(super) async fn upsert(store: &SqliteStore, member: &NewMember) -> StoreResu
         .await?
         .map(|row| column(&row, "name"))
         .transpose()?;
-    query("INSERT INTO pin_name (mesh, name, key, pinned_at) VALUES (?, ?, ?, ?)
-           ON CONFLICT DO NOTHING")
-        .bind(&member.mesh.0[..])
-        .bind(&member.name)
-        .bind(&member.key.0[..])
-        .bind(int(member.now))
-        .execute(&mut *tx)
-        .await
-        .map_err(for_mesh(&member.mesh))?;
+    query(
+        "INSERT INTO pin_name (mesh, name, key, pinned_at) VALUES (?, ?, ?, ?)
+           ON CONFLICT DO NOTHING",
+    )
+    .bind(&member.mesh.0[..])
+    .bind(&member.name)
+    .bind(&member.key.0[..])
+    .bind(int(member.now))
+    .execute(&mut *tx)
+    .await
+    .map_err(for_mesh(&member.mesh))?;
     let pinned = query("SELECT key FROM pin_name WHERE mesh = ? AND name = ?")
         .bind(&member.mesh.0[..])
         .bind(&member.name)

@@ -4,6 +4,8 @@ use meshwire_signaling::frame::{ErrorFrame, Goaway, code};
 use tokio::time::Instant;
 
 use super::*;
+use crate::testing::{acceptor, certificate};
+use crate::tls::spki_pin;
 
 const CAP: Duration = Duration::from_secs(30);
 
@@ -160,19 +162,8 @@ async fn a_broker_without_our_subprotocol_or_websocket_is_none() {
 async fn a_refused_connection_backs_off_with_jitter_from_the_first_time() {
     let (net, conns) = TestNet::new(3);
     drop(conns);
-    let bench = Bench::new(Encoding::MsgPack);
-    let config = RelayConfig {
-        base: "http://broker.test".parse().unwrap(),
-        pin: None,
-        mesh: MeshId([3; 32]),
-        broker: broker_key().public(),
-        identity: member(),
-        encoding: Encoding::Json,
-        features: Features::new(),
-        requires: vec![],
-        agent: "test/1".into(),
-        counter: bench.counter.clone(),
-    };
+    let counter = Arc::new(Counter::default());
+    let config = config(Encoding::Json, counter.clone());
     let (_link, mut events) = RelayLink::open(net, config);
     for cap in backoff::CAPS {
         let Some(LinkEvent::Down { reason, retry_in, .. }) = events.recv().await else { panic!() };
@@ -180,7 +171,7 @@ async fn a_refused_connection_backs_off_with_jitter_from_the_first_time() {
         let wait = retry_in.unwrap();
         assert!(wait < cap && wait > Duration::ZERO, "{wait:?} of {cap:?}");
     }
-    assert_eq!(bench.counter.count.load(Ordering::SeqCst), 0, "no hello, no counter");
+    assert_eq!(counter.count.load(Ordering::SeqCst), 0, "no hello, no counter");
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,4 +188,47 @@ async fn the_brokers_time_to_come_back_is_honoured() {
     let (_, word, retry) = bench.down().await;
     assert_eq!(word.as_deref(), Some(code::CAPACITY));
     assert!((60..=90).contains(&retry.unwrap().as_secs()), "{retry:?}");
+}
+
+#[tokio::test]
+async fn over_tls_the_hello_is_bound_to_the_connection() {
+    let cert = certificate();
+    let pin = spki_pin(cert.cert.der()).unwrap();
+    let mut bench = Bench::with(Encoding::MsgPack, |c| {
+        c.base = "https://broker.test/mw".parse().unwrap();
+        c.pin = Some(pin);
+    });
+    let stream = bench.conns.recv().await.unwrap();
+    let tls = acceptor(&cert, &cert).accept(stream).await.unwrap();
+    let label = meshwire_signaling::frame::EXPORTER_LABEL;
+    let exporter = tls.get_ref().1.export_keying_material([0; 32], label, None).unwrap();
+    let mut broker = Broker::accept(Box::new(tls), Encoding::MsgPack).await;
+    broker.challenge_bound(&broker_key(), true).await;
+    let (hello, body) = broker.hello().await;
+    assert_eq!(body.binding, Some(Hash(exporter)));
+    broker.ack(hello, Limits::default()).await;
+    assert!(matches!(bench.event().await, LinkEvent::Up(_)));
+}
+
+#[tokio::test]
+async fn another_tls_key_is_said_clearly_and_tried_slowly() {
+    let (pinned, other) = (certificate(), certificate());
+    let pin = spki_pin(pinned.cert.der()).unwrap();
+    let mut bench = Bench::with(Encoding::MsgPack, |c| {
+        c.base = "https://broker.test/mw".parse().unwrap();
+        c.pin = Some(pin);
+    });
+    let stream = bench.conns.recv().await.unwrap();
+    assert!(acceptor(&other, &other).accept(stream).await.is_err());
+    let (reason, _, retry) = bench.down().await;
+    assert!(reason.contains("not the one that the invite pins"), "{reason}");
+    assert!(retry.unwrap() >= CAP / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_without_tls_never_connects() {
+    let mut bench = Bench::with(Encoding::MsgPack, |c| c.pin = Some(Hash([1; 32])));
+    let (reason, ..) = bench.down().await;
+    assert!(reason.contains("pins a TLS key"), "{reason}");
+    assert!(bench.conns.is_empty());
 }

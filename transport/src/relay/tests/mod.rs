@@ -8,12 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use meshwire_signaling::Signature;
 use meshwire_signaling::frame::{
     Accepted, Challenge, Hello, HelloAck, HelloAckBody, HelloBody, Limits, MessageState, close,
 };
 use meshwire_signaling::invite::Role;
 use meshwire_signaling::sign::domains;
-use meshwire_signaling::Signature;
 use tokio::io::DuplexStream;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -22,6 +22,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::*;
 use crate::link::{Handed, Inbound};
+use crate::net::BoxStream;
 use crate::testing::{NOW, TestNet};
 
 fn broker_key() -> SecretKey {
@@ -55,6 +56,21 @@ impl HelloCounter for Counter {
     }
 }
 
+fn config(encoding: Encoding, counter: Arc<Counter>) -> RelayConfig {
+    RelayConfig {
+        base: "http://broker.test/mw".parse().unwrap(),
+        pin: None,
+        mesh: MeshId([3; 32]),
+        broker: broker_key().public(),
+        identity: member(),
+        encoding,
+        features: Features::new(),
+        requires: vec![],
+        agent: "test/1".into(),
+        counter,
+    }
+}
+
 struct Bench {
     link: Arc<RelayLink>,
     events: mpsc::Receiver<LinkEvent>,
@@ -65,20 +81,14 @@ struct Bench {
 
 impl Bench {
     fn new(encoding: Encoding) -> Self {
+        Self::with(encoding, |_| {})
+    }
+
+    fn with(encoding: Encoding, change: impl Fn(&mut RelayConfig)) -> Self {
         let (net, conns) = TestNet::new(7);
         let counter = Arc::new(Counter::default());
-        let config = RelayConfig {
-            base: "http://broker.test/mw".parse().unwrap(),
-            pin: None,
-            mesh: MeshId([3; 32]),
-            broker: broker_key().public(),
-            identity: member(),
-            encoding,
-            features: Features::new(),
-            requires: vec![],
-            agent: "test/1".into(),
-            counter: counter.clone(),
-        };
+        let mut config = config(encoding, counter.clone());
+        change(&mut config);
         let (link, events) = RelayLink::open(net, config);
         Self { link, events, conns, counter, encoding }
     }
@@ -92,7 +102,7 @@ impl Bench {
     }
 
     async fn accept(&mut self) -> Broker {
-        Broker::accept(self.conns.recv().await.unwrap(), self.encoding).await
+        Broker::accept(Box::new(self.conns.recv().await.unwrap()), self.encoding).await
     }
 
     async fn welcome(&mut self) -> Broker {
@@ -116,13 +126,13 @@ impl Bench {
 }
 
 struct Broker {
-    ws: WebSocketStream<DuplexStream>,
+    ws: WebSocketStream<BoxStream>,
     encoding: Encoding,
 }
 
 impl Broker {
     #[allow(clippy::result_large_err)] // the handshake callback's own type
-    async fn accept(stream: DuplexStream, encoding: Encoding) -> Self {
+    async fn accept(stream: BoxStream, encoding: Encoding) -> Self {
         let echo = |request: &Request, mut response: Response| {
             assert_eq!(request.uri().path(), "/mw/v2/ws");
             let asked = request.headers()["sec-websocket-protocol"].clone();
@@ -145,8 +155,12 @@ impl Broker {
     }
 
     async fn challenge(&mut self, key: &SecretKey) {
+        self.challenge_bound(key, false).await;
+    }
+
+    async fn challenge_bound(&mut self, key: &SecretKey, binding: bool) {
         let broker = key.public();
-        self.send(Challenge { nonce: Hash([9; 32]), at: NOW, broker, binding: false }).await;
+        self.send(Challenge { nonce: Hash([9; 32]), at: NOW, broker, binding }).await;
     }
 
     /// The hello's hash and body.

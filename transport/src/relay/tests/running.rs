@@ -70,7 +70,8 @@ async fn what_comes_in_becomes_events_and_answers_go_out() {
     let (mut bench, mut broker) = Bench::up().await;
     let (me, you) = (member().public(), SecretKey::from_seed(&[5; 32]).public());
     let id = EnvelopeId::new(NOW, 3);
-    let receipt = Receipt { verdict: Verdict::Delivered, reason: None, by: you, mac: Hash([1; 32]) };
+    let receipt =
+        Receipt { verdict: Verdict::Delivered, reason: None, by: you, mac: Hash([1; 32]) };
     let message = MessageFrame { to: me, envelope: envelope(4), accepted_at: NOW, attempt: 2 };
     broker.send(message).await;
     broker.send(ReceiptFrame { from: me, id, receipt: receipt.clone() }).await;
@@ -277,7 +278,7 @@ async fn whoever_reads_no_events_can_still_send() {
             assert_eq!(e.envelope.header.0[0], n, "nothing lost, nothing reordered");
         }
     }
-    flood.await.unwrap();
+    drop(flood.await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,6 +347,8 @@ async fn a_link_closes_while_it_waits_and_when_its_last_handle_goes() {
     let (bench, mut broker) = Bench::up().await;
     let Bench { link, mut events, .. } = bench;
     drop(link);
+    let goodbye = broker.ws.next().await;
+    assert!(matches!(goodbye, Some(Ok(Message::Close(Some(_))))), "{goodbye:?}");
+    drop(broker);
     assert!(events.recv().await.is_none());
-    while let Some(Ok(_)) = broker.ws.next().await {}
 }

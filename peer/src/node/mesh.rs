@@ -1,0 +1,283 @@
+//! One mesh of a node: its identity, its link, and what is known of its members right now.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use meshwire_signaling::attest::IdentityKind;
+use meshwire_signaling::codec::Encoding;
+use meshwire_signaling::frame::{Features, feature};
+use meshwire_signaling::seal::PairCache;
+use meshwire_signaling::{InstanceId, MeshId, PublicKey, SecretKey, UnixMillis};
+use meshwire_transport::link::{LinkEvent, MessageLink as _};
+use meshwire_transport::net::random;
+use meshwire_transport::relay::{CounterError, HelloCounter, RelayConfig, RelayLink};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::events::{Event, Misbehaviour};
+use super::{AGENT, Services};
+use crate::api::{ApiError, ErrorKind, MeshInfo};
+use crate::core::inbox::{Keys, Known};
+use crate::core::outbox::OutboxState;
+use crate::store::{MeshRow, OutboxFilter, PeerStore};
+
+/// Pairs kept per half of the cache: enough for the peers that one node talks to in an hour.
+const PAIRS: usize = 2_048;
+
+/// How the link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LinkState {
+    /// Not tried yet.
+    Connecting,
+    /// Connected; what waited at the broker has come, and who is there is known.
+    Up { drained: bool, roster: bool },
+    /// Not connected.
+    Down { reason: String, code: Option<String> },
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    pub(crate) services: Arc<Services>,
+    pub(crate) row: MeshRow,
+    pub(crate) keys: Keys,
+    pub(crate) pairs: Arc<PairCache>,
+    pub(crate) link: Arc<RelayLink>,
+    /// Wakes the drain.
+    pub(crate) wake: Notify,
+    /// Wakes the roster's refresh.
+    pub(crate) refresh: Notify,
+    /// Counts connections, so that tickets of an older one are told apart.
+    pub(crate) generation: AtomicU64,
+    state: watch::Sender<LinkState>,
+    known: Mutex<HashMap<PublicKey, Known>>,
+    /// Who is there; meaningful while the link is up.
+    presence: Mutex<HashMap<PublicKey, (bool, Option<UnixMillis>)>>,
+}
+
+/// The hello counter in the node's store.
+struct Counter(Arc<Services>, MeshId);
+
+#[async_trait]
+impl HelloCounter for Counter {
+    async fn next(&self) -> Result<(InstanceId, u64), CounterError> {
+        self.0.store.next_hello(&self.1).await.map_err(|e| CounterError(e.to_string()))
+    }
+
+    async fn renew(&self) -> Result<(), CounterError> {
+        tracing::warn!(
+            target: "meshwire::events::instance::renewed", mesh = %self.1.short(),
+            "this home was copied or restored: starting a new outbox instance"
+        );
+        let fresh = InstanceId(random(self.0.net.as_ref()));
+        self.0.store.renew_instance(&self.1, fresh).await.map_err(|e| CounterError(e.to_string()))
+    }
+}
+
+impl Mesh {
+    /// Opens the link. Must be called inside a tokio runtime.
+    pub(crate) fn open(
+        services: Arc<Services>,
+        row: MeshRow,
+        key: SecretKey,
+    ) -> Result<(Arc<Self>, mpsc::Receiver<LinkEvent>), ApiError> {
+        let base = row.broker_url.parse().map_err(|e: meshwire_transport::url::UrlError| {
+            ApiError::new(ErrorKind::Invalid, "bad_broker_url", e.to_string())
+        })?;
+        let pairs = Arc::new(PairCache::new(key.clone(), PAIRS));
+        let mut keys = Keys::new(row.mesh);
+        keys.insert(IdentityKind::Member, pairs.clone());
+        let config = RelayConfig {
+            base,
+            pin: row.pin,
+            mesh: row.mesh,
+            broker: row.broker_key,
+            identity: key,
+            encoding: Encoding::MsgPack,
+            features: Features::from([(feature::GATE.to_owned(), Default::default())]),
+            requires: vec![feature::DEDUPE.to_owned(), feature::RECEIPTS.to_owned()],
+            agent: AGENT.to_owned(),
+            counter: Arc::new(Counter(services.clone(), row.mesh)),
+        };
+        let (link, events) = RelayLink::open(services.net.clone(), config);
+        let mesh = Self {
+            services,
+            row,
+            keys,
+            pairs,
+            link,
+            wake: Notify::new(),
+            refresh: Notify::new(),
+            generation: AtomicU64::new(0),
+            state: watch::Sender::new(LinkState::Connecting),
+            known: Mutex::default(),
+            presence: Mutex::default(),
+        };
+        Ok((Arc::new(mesh), events))
+    }
+
+    pub(crate) fn id(&self) -> MeshId {
+        self.row.mesh
+    }
+
+    pub(crate) fn store(&self) -> &dyn PeerStore {
+        self.services.store.as_ref()
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.services.net.unix_ms()
+    }
+
+    pub(crate) fn info(&self) -> MeshInfo {
+        MeshInfo {
+            mesh: self.row.mesh,
+            name: self.row.name.clone(),
+            broker_url: self.row.broker_url.clone(),
+            key: self.row.self_key,
+            member_name: self.row.self_name.clone(),
+            role: self.row.role,
+            already_member: false,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), LinkState::Up { .. })
+    }
+
+    pub(crate) fn went_up(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.state.send_replace(LinkState::Up { drained: false, roster: false });
+        self.services.tell(Event::Link { mesh: self.id(), up: true, reason: None });
+        self.wake.notify_one();
+        self.refresh.notify_one();
+    }
+
+    pub(crate) fn went_down(&self, reason: String, code: Option<String>) {
+        let event = Event::Link { mesh: self.id(), up: false, reason: Some(reason.clone()) };
+        self.state.send_replace(LinkState::Down { reason, code });
+        self.services.tell(event);
+    }
+
+    pub(crate) fn note_drained(&self) {
+        self.state.send_if_modified(|s| match s {
+            LinkState::Up { drained, .. } => !std::mem::replace(drained, true),
+            _ => false,
+        });
+    }
+
+    pub(crate) fn note_roster(&self) {
+        self.state.send_if_modified(|s| match s {
+            LinkState::Up { roster, .. } => !std::mem::replace(roster, true),
+            _ => false,
+        });
+    }
+
+    /// The link's state in words, and why it is not up.
+    pub(crate) fn link_words(&self) -> (String, Option<String>) {
+        match &*self.state.borrow() {
+            LinkState::Connecting => ("connecting".to_owned(), None),
+            LinkState::Up { .. } => ("up".to_owned(), None),
+            LinkState::Down { reason, .. } => ("down".to_owned(), Some(reason.clone())),
+        }
+    }
+
+    /// Waits until the link is up with nothing waiting at the broker (true), or known to be down.
+    pub(crate) async fn settled(&self) -> bool {
+        let mut state = self.state.subscribe();
+        let settled = state.wait_for(|s| {
+            matches!(s, LinkState::Up { drained: true, roster: true } | LinkState::Down { .. })
+        });
+        let up = settled.await.is_ok_and(|s| matches!(*s, LinkState::Up { .. }));
+        up
+    }
+
+    /// Waits until the link is up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] or [`ErrorKind::Denied`] once it is known to be down.
+    pub(crate) async fn up(&self) -> Result<(), ApiError> {
+        let mut state = self.state.subscribe();
+        let settled = state.wait_for(|s| !matches!(s, LinkState::Connecting)).await;
+        match settled.as_deref() {
+            Ok(LinkState::Down { reason, code }) => {
+                let (kind, word) = match code.as_deref() {
+                    Some(code) if !code.starts_with("close_") => (ErrorKind::Denied, code),
+                    _ => (ErrorKind::Unreachable, "broker_unreachable"),
+                };
+                Err(ApiError::new(kind, word, format!("mesh {}: {reason}", self.row.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the outbox has nothing that waits for a path.
+    pub(crate) async fn drained(&self) {
+        let mut events = self.services.events.subscribe();
+        loop {
+            let filter = OutboxFilter {
+                mesh: Some(self.id()),
+                states: vec![OutboxState::Pending, OutboxState::Inflight],
+                recipient: None,
+                limit: 1,
+            };
+            if !self.store().outbox_list(&filter).await.is_ok_and(|rows| !rows.is_empty()) {
+                return;
+            }
+            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
+                return;
+            }
+        }
+    }
+
+    fn presence(&self) -> MutexGuard<'_, HashMap<PublicKey, (bool, Option<UnixMillis>)>> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a member is there, and since when it is there or not; none while we are down.
+    pub(crate) fn online(&self, key: &PublicKey) -> Option<(bool, Option<UnixMillis>)> {
+        if !self.is_up() {
+            return None;
+        }
+        Some(self.presence().get(key).copied().unwrap_or((false, None)))
+    }
+
+    pub(crate) fn online_count(&self) -> Option<u64> {
+        self.is_up().then(|| self.presence().values().filter(|p| p.0).count() as u64)
+    }
+
+    pub(crate) fn set_online(&self, key: PublicKey, online: bool, since: Option<UnixMillis>) {
+        self.presence().insert(key, (online, since));
+    }
+
+    /// What the roster has of a member, from memory or store.
+    pub(crate) async fn known(&self, key: &PublicKey) -> Option<Known> {
+        let cached = |m: &Mutex<HashMap<PublicKey, Known>>| {
+            m.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        };
+        if let Some(known) = cached(&self.known) {
+            return Some(known);
+        }
+        let row = self.store().member(&self.id(), key).await.ok().flatten()?;
+        let known = Known { key: row.key, name: row.name, fingerprint: row.fingerprint };
+        self.remember(known.clone());
+        Some(known)
+    }
+
+    pub(crate) fn remember(&self, known: Known) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(known.key, known);
+    }
+
+    /// Counts and logs what honest ones do not do.
+    pub(crate) fn misbehaved(&self, what: Misbehaviour, detail: &str) {
+        tracing::warn!(
+            target: "meshwire::events::misbehaviour",
+            mesh = %self.id().short(), what = what.as_str(), "{detail}"
+        );
+        self.services.tell(Event::Misbehaviour { mesh: self.id(), what });
+    }
+
+    pub(crate) async fn close(&self) {
+        self.link.close().await;
+    }
+}

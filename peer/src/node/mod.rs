@@ -1,0 +1,278 @@
+//! The node: all meshes of one home, their links, and the mail in between.
+//!
+//! ```text
+//!            ┌─────────────── Mesh (one per mesh) ──────────────┐
+//! send ──► outbox ──► drain ──► link ═══ broker ═══ link ──► inbound ──► inbox ──► surfacer ──► events
+//!              ▲                                               │
+//!              └──────────────── receipts ◄────────────────────┘
+//! ```
+//!
+//! What callers see is [`Node`]; what can be asked is in [`crate::api`]. A send is durable before it
+//! is answered; `delivered` is said only on the recipient's own receipt.
+
+mod drain;
+mod events;
+mod inbound;
+mod join;
+mod mail;
+mod mesh;
+mod roster;
+mod run;
+mod surface;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use meshwire_signaling::MeshId;
+use meshwire_transport::net::{Net, OsNet};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use tokio::time::Duration;
+
+pub use events::{Event, Misbehaviour};
+pub use run::run;
+
+use crate::api::{ApiError, Done, ErrorKind, MeshStatus, Status};
+use crate::core::outbox::OutboxState;
+use crate::home::{Home, Lock};
+use crate::keyring::Keyring;
+use crate::store::{
+    InboxFilter, MAX_INBOX_LIST, MAX_OUTBOX_LIST, MeshRow, OutboxFilter, PeerStore, SqliteStore,
+    StoreError,
+};
+use mesh::Mesh;
+use surface::Surfacer;
+
+/// Name and version, as brokers' logs show it.
+pub(crate) const AGENT: &str = concat!("meshwire/", env!("CARGO_PKG_VERSION"));
+/// Events that a slow listener may lag behind before it misses some.
+const EVENTS: usize = 1_024;
+/// How often expired messages are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+/// Rows expired at a time.
+const EXPIRE_BATCH: u32 = 500;
+/// How often old rows are deleted (inventory C-026: hourly).
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// What the parts of a node share.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) net: Arc<dyn Net>,
+    pub(crate) store: Arc<dyn PeerStore>,
+    pub(crate) surfacer: Surfacer,
+    pub(crate) events: broadcast::Sender<Event>,
+}
+
+impl Services {
+    /// Tells whoever listens.
+    pub(crate) fn tell(&self, event: Event) {
+        // Nobody listening is fine.
+        let _ = self.events.send(event);
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    services: Arc<Services>,
+    keyring: Keyring,
+    meshes: RwLock<BTreeMap<MeshId, Arc<Mesh>>>,
+    tasks: Mutex<JoinSet<()>>,
+    background: std::sync::atomic::AtomicBool,
+    _lock: Lock,
+}
+
+/// A node; cheap to clone. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Node(Arc<Inner>);
+
+impl Node {
+    /// The node of the home at `path`, made if missing, on the operating system's network.
+    ///
+    /// # Errors
+    /// [`ApiError`]; `home_busy` if somebody else has the home.
+    pub async fn at(path: &Path) -> Result<Self, ApiError> {
+        let home = Home::open(path)?;
+        let busy = || {
+            let text = format!("another meshwire works with {}", path.display());
+            ApiError::new(ErrorKind::Io, "home_busy", text)
+        };
+        let lock = home.try_lock()?.ok_or_else(busy)?;
+        Self::open(Arc::new(OsNet), &home, lock).await
+    }
+
+    /// The node of a home that this process has locked. Connects in the background.
+    ///
+    /// # Errors
+    /// [`ApiError`] where the home's files are damaged.
+    pub async fn open(net: Arc<dyn Net>, home: &Home, lock: Lock) -> Result<Self, ApiError> {
+        let keyring = Keyring::open(home.keys())?;
+        let store: Arc<dyn PeerStore> =
+            Arc::new(SqliteStore::open(&home.database()).await.map_err(store_error)?);
+        let (events, _) = broadcast::channel(EVENTS);
+        let surfacer = Surfacer::restore(net.clone(), store.clone(), events.clone()).await?;
+        let services = Arc::new(Services { net, store, surfacer, events });
+        let inner = Inner {
+            services: services.clone(),
+            keyring,
+            meshes: RwLock::default(),
+            tasks: Mutex::default(),
+            background: false.into(),
+            _lock: lock,
+        };
+        let node = Self(Arc::new(inner));
+        for row in services.store.mesh_list().await.map_err(store_error)? {
+            node.start(row).await?;
+        }
+        node.spawn(surface::run(services.clone()));
+        node.spawn(maintain(services));
+        Ok(node)
+    }
+
+    /// Starts working for a mesh.
+    async fn start(&self, row: MeshRow) -> Result<Arc<Mesh>, ApiError> {
+        let services = &self.0.services;
+        let key = self.0.keyring.load(&row.mesh)?.ok_or_else(|| {
+            let text = format!("the key for mesh {} is missing: restore the home", row.name);
+            ApiError::new(ErrorKind::Io, "missing_key", text)
+        })?;
+        // What a crash left behind goes out again (inventory appendix 7, defect 11).
+        services.store.reset_inflight(&row.mesh).await.map_err(store_error)?;
+        let (mesh, events) = Mesh::open(services.clone(), row, key)?;
+        self.0.meshes.write().unwrap_or_else(PoisonError::into_inner).insert(mesh.id(), mesh.clone());
+        self.spawn(inbound::run(mesh.clone(), events));
+        self.spawn(drain::run(mesh.clone()));
+        self.spawn(roster::run(mesh.clone()));
+        Ok(mesh)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    fn services(&self) -> &Arc<Services> {
+        &self.0.services
+    }
+
+    fn meshes(&self) -> Vec<Arc<Mesh>> {
+        self.0.meshes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// What happens, from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.services.events.subscribe()
+    }
+
+    /// How the node is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`].
+    pub async fn status(&self, _: Done) -> Result<Status, ApiError> {
+        let mut meshes = Vec::new();
+        for mesh in self.meshes() {
+            meshes.push(mesh_status(self.services(), &mesh).await.map_err(store_error)?);
+        }
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            background: self.0.background.load(std::sync::atomic::Ordering::Relaxed),
+            meshes,
+        })
+    }
+
+    /// Waits until every broker is connected, what waited there has come and the outbox has left;
+    /// for a broker that cannot be reached, until that is known; at most for `patience`.
+    pub async fn settle(&self, patience: Duration) {
+        let all = async {
+            for mesh in self.meshes() {
+                if mesh.settled().await {
+                    mesh.drained().await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(patience, all).await;
+    }
+
+    /// Closes links and store. What was accepted is on disk and goes out at the next start.
+    pub async fn close(&self) {
+        for mesh in self.meshes() {
+            mesh.close().await;
+        }
+        let mut tasks =
+            std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+        self.services().store.close().await;
+    }
+}
+
+async fn mesh_status(services: &Services, mesh: &Mesh) -> Result<MeshStatus, StoreError> {
+    let count = async |states: &[OutboxState]| {
+        let filter = OutboxFilter {
+            mesh: Some(mesh.id()),
+            states: states.to_vec(),
+            recipient: None,
+            limit: MAX_OUTBOX_LIST,
+        };
+        services.store.outbox_list(&filter).await.map(|rows| rows.len() as u64)
+    };
+    let unread = InboxFilter {
+        mesh: Some(mesh.id()),
+        unread: true,
+        limit: MAX_INBOX_LIST,
+        ..InboxFilter::default()
+    };
+    let (link, reason) = mesh.link_words();
+    Ok(MeshStatus {
+        queued: count(&[OutboxState::Pending, OutboxState::Inflight]).await?,
+        unconfirmed: count(&[OutboxState::Relayed, OutboxState::Sent]).await?,
+        unread: services.store.inbox_list(&unread, None).await?.len() as u64,
+        members: services.store.members(Some(&mesh.id())).await?.len() as u64,
+        online: mesh.online_count(),
+        mesh: mesh.info(),
+        link,
+        reason,
+    })
+}
+
+/// Expires messages and deletes what is past its time.
+async fn maintain(services: Arc<Services>) {
+    let mut expire = tokio::time::interval(EXPIRE_EVERY);
+    let mut prune = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        let done = tokio::select! {
+            _ = expire.tick() => expire_once(&services).await,
+            _ = prune.tick() => {
+                services.store.prune(services.net.unix_ms()).await.map(drop)
+            }
+        };
+        if let Err(e) = done {
+            tracing::error!(error = %e, "the store fails");
+        }
+    }
+}
+
+async fn expire_once(services: &Services) -> Result<(), StoreError> {
+    for row in services.store.expire(services.net.unix_ms(), EXPIRE_BATCH).await? {
+        services.tell(Event::Outbox { mesh: row.mesh, id: row.id, state: row.state, reason: row.reason });
+    }
+    Ok(())
+}
+
+/// A store's error as callers see it.
+pub(crate) fn store_error(e: StoreError) -> ApiError {
+    let (kind, code) = match &e {
+        StoreError::NotFound(_) => (ErrorKind::NotFound, "message_not_found"),
+        StoreError::Ambiguous { .. } => (ErrorKind::Ambiguous, "message_ambiguous"),
+        StoreError::UnknownMesh(_) => (ErrorKind::NotFound, "mesh_not_found"),
+        StoreError::MeshExists(_) => (ErrorKind::Exists, "mesh_exists"),
+        StoreError::Idempotency(conflict) => {
+            return ApiError::new(ErrorKind::Exists, conflict.word(), e.to_string());
+        }
+        StoreError::NotRequeueable { .. } => (ErrorKind::Invalid, "not_requeueable"),
+        _ => (ErrorKind::Io, "store"),
+    };
+    ApiError::new(kind, code, e.to_string())
+}

@@ -1,0 +1,106 @@
+//! What every verb knows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use meshwire_peer::api::{Done, Status};
+use meshwire_peer::client::Client;
+use meshwire_peer::{Agent, Home};
+use meshwire_transport::net::Net;
+
+use crate::output::Out;
+use crate::progress::Progress;
+
+/// How long a verb without a background node waits for brokers: longer, and people think it hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one verb waits for another that has the home.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at a home that somebody has.
+pub(crate) const POLL: Duration = Duration::from_millis(20);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Context {
+    home: Option<PathBuf>,
+    /// The mesh that was named.
+    pub(crate) mesh: Option<String>,
+    /// Where output goes.
+    pub(crate) out: Out,
+    /// How often `-v` was given.
+    pub(crate) verbose: u8,
+    /// The outside world.
+    pub(crate) net: Arc<dyn Net>,
+}
+
+/// Who works with a home right now.
+pub(crate) enum Holder {
+    /// Nobody.
+    Free,
+    /// Its background node.
+    Node(Client, Box<Status>),
+}
+
+impl Context {
+    pub(crate) fn new(
+        home: Option<PathBuf>,
+        mesh: Option<String>,
+        out: Out,
+        verbose: u8,
+        net: Arc<dyn Net>,
+    ) -> Self {
+        Self { home, mesh, out, verbose, net }
+    }
+
+    /// The home: as given, else `~/.meshwire`; made if missing.
+    pub(crate) fn home(&self) -> anyhow::Result<Home> {
+        let default = || {
+            let home = std::env::home_dir().filter(|h| !h.as_os_str().is_empty());
+            home.map(|h| h.join(".meshwire"))
+        };
+        let path = self.home.clone().or_else(default);
+        let path = path.context("no home folder is known: name one with --home")?;
+        Ok(Home::open(&path)?)
+    }
+
+    /// Asks the home's background node, or works with the home until `ask` is done.
+    pub(crate) async fn ask<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Agent) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let agent = Agent::open(self.net.clone(), &self.home()?).await?;
+        let answer = ask(&agent).await;
+        agent.close().await;
+        answer
+    }
+
+    /// Lets an agent without a background node hear from its brokers before it answers.
+    pub(crate) async fn settle(&self, agent: &Agent) {
+        if agent.is_own() {
+            let _progress = self.progress("asking the broker");
+            agent.settle(PATIENCE).await;
+        }
+    }
+
+    /// Who has the home, once that is clear: another verb has it for a moment only.
+    pub(crate) async fn holder(&self, home: &Home) -> anyhow::Result<Holder> {
+        let until = self.net.now() + HOLDER_PATIENCE;
+        loop {
+            if home.try_lock()?.is_some() {
+                return Ok(Holder::Free);
+            }
+            let client = Client::new(home.socket());
+            match client.post("/v1/status", &Done {}, Duration::ZERO).await {
+                Ok(status) => return Ok(Holder::Node(client, Box::new(status))),
+                Err(_) if self.net.now() < until => tokio::time::sleep(POLL).await,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Shows that work goes on.
+    pub(crate) fn progress(&self, text: impl Into<String>) -> Progress {
+        Progress::start(self.out.json, text)
+    }
+}

@@ -1,0 +1,46 @@
+//! meshwire as a library: programs that join a mesh, send and receive.
+//!
+//! ```
+//! use meshwire::{Event, Node, api};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let broker = meshwire::testing::broker(dir.path()).await?;
+//! # let ana = Node::at(&dir.path().join("ana")).await?;
+//! # let invite = meshwire::testing::found(&ana, &broker).await?;
+//! # let home = dir.path().join("bob");
+//! // An identity is made at the first join and kept in the home folder.
+//! let node = Node::at(&home).await?;
+//! node.join(api::Join { invite, member_name: "bob".into() }).await?;
+//!
+//! // The message is on disk, sealed for ana alone, before `send` returns.
+//! let mut events = node.events();
+//! let hello: api::Send = serde_json::from_str(r#"{"to": "ana", "message": "hello"}"#)?;
+//! let sent = node.send(hello).await?;
+//! # let back: api::Send = serde_json::from_str(r#"{"to": "bob", "message": "welcome"}"#)?;
+//! # ana.send(back).await?;
+//!
+//! // What comes in has been verified, decrypted and stored when you hear of it.
+//! loop {
+//!     match events.recv().await? {
+//!         Event::Message(row) => break assert_eq!(row.item.content, b"welcome"),
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! # let wait = api::Inbox { wait_ms: Some(10_000), ..Default::default() };
+//! # assert_eq!(ana.inbox(wait).await?[0].message, "hello");
+//! # assert_eq!(sent.to, "ana");
+//! # node.close().await;
+//! # ana.close().await;
+//! # broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub use meshwire_coord::{Broker, BrokerConfig, BrokerError, Database, Policy, Tls};
+pub use meshwire_peer::node::{Event, Misbehaviour, Node};
+pub use meshwire_peer::{Agent, Home, api};
+pub use meshwire_transport::net::{Net, OsNet};
+
+pub mod testing;
