@@ -1,5 +1,7 @@
 //! Both stores against the same suite.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use meshwire_coord::store::{MemoryStore, SqliteStore, Store, conformance};

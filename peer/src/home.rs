@@ -86,7 +86,8 @@ impl Home {
         if direct.as_os_str().len() <= MAX_SOCKET_PATH {
             return direct;
         }
-        let name = format!("meshwire-{}.sock", Hash::of(self.0.as_os_str().as_encoded_bytes()).short());
+        let name =
+            format!("meshwire-{}.sock", Hash::of(self.0.as_os_str().as_encoded_bytes()).short());
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let short = |d: &PathBuf| d.is_dir() && d.as_os_str().len() + name.len() < MAX_SOCKET_PATH;
         runtime.filter(short).unwrap_or_else(|| PathBuf::from("/tmp")).join(name)

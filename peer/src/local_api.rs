@@ -112,9 +112,8 @@ where
     Fut: Future<Output = Result<A, ApiError>> + Send + 'static,
 {
     post(|State(shared): State<Arc<Shared>>, body: Result<Json<B>, JsonRejection>| async move {
-        let Json(body) = body.map_err(|e| {
-            Failure(ApiError::new(ErrorKind::Invalid, "malformed", e.body_text()))
-        })?;
+        let Json(body) = body
+            .map_err(|e| Failure(ApiError::new(ErrorKind::Invalid, "malformed", e.body_text())))?;
         call(shared.node.clone(), body).await.map(Json).map_err(Failure)
     })
 }

@@ -138,7 +138,7 @@ impl Presence {
         let Some(c) = self.conns.get(&conn) else { return Vec::new() };
         let identity = (c.mesh, key);
         match self.holders.insert(identity, conn) {
-            Some(old) if old == conn => return Vec::new(),
+            Some(old) if old == conn => Vec::new(),
             Some(old) => {
                 if let Some(o) = self.conns.get_mut(&old) {
                     o.identities.retain(|(k, _)| *k != key);

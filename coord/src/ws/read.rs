@@ -94,6 +94,11 @@ fn undecodable(e: &FrameError) -> ErrorFrame {
 
 /// Handles one frame; what can be answered at once is returned.
 async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
+    if let Some(req) = request(&frame)
+        && let Err(error) = allowed(conn)
+    {
+        return Some(error.to_req(Some(req)).into());
+    }
     match frame {
         Frame::Send(send) => self::send(conn, send, due).await,
         Frame::ClientAck(ack) => client_ack(conn, ack, due).await,
@@ -139,6 +144,28 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
     }
 }
 
+/// The number of a request that costs the broker something; answers to deliveries are free, since
+/// the window bounds them.
+fn request(frame: &Frame) -> Option<u64> {
+    match frame {
+        Frame::Bind(f) => Some(f.req),
+        Frame::ListPeers(f) => Some(f.req),
+        Frame::InviteCreate(f) => Some(f.req),
+        Frame::InviteList(f) => Some(f.req),
+        Frame::InviteRevoke(f) => Some(f.req),
+        _ => None,
+    }
+}
+
+/// Takes a request off the member's rate.
+fn allowed(conn: &Shared) -> Result<(), ErrorFrame> {
+    conn.inner.take_token(conn.mesh, conn.member).map_err(|wait| {
+        let rate = conn.inner.policy.limits.rate;
+        let text = format!("more than {rate} requests per second: slow down");
+        ErrorFrame::transient(code::RATE_LIMITED, text, wait)
+    })
+}
+
 fn reply(req: u64, result: Result<Frame, ErrorFrame>) -> Frame {
     result.unwrap_or_else(|e| e.to_req(Some(req)).into())
 }
@@ -148,13 +175,7 @@ async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
     let req = send.req;
     let now = inner.net.unix_ms();
     let id = send.envelope.header().ok().map(|h| h.id);
-    let plan = inner
-        .take_token(conn.mesh, conn.member)
-        .map_err(|wait| {
-            let rate = inner.policy.limits.rate;
-            let text = format!("more than {rate} sends per second: slow down");
-            ErrorFrame::transient(code::RATE_LIMITED, text, wait)
-        })
+    let plan = allowed(conn)
         .and_then(|()| {
             let mine = |key: &PublicKey| inner.registry.speaks_for(conn.id, key);
             accept::plan(send, &conn.mesh, mine, now)

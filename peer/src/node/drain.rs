@@ -17,7 +17,7 @@ use tokio::time::Duration;
 use super::events::Event;
 use super::mesh::Mesh;
 use crate::core::outbox::{Disposition, judge, retry_delay_ms};
-use crate::store::{OutboxRow, Step, StepTo, StoreError, Stepped};
+use crate::store::{OutboxRow, Step, StepTo, Stepped, StoreError};
 
 /// Rows on the link whose tickets are open.
 const WINDOW: usize = 256;

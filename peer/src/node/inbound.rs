@@ -133,10 +133,13 @@ async fn decline(mesh: &Arc<Mesh>, inbound: Inbound, verdict: Verdict) {
                 mesh.misbehaved(Misbehaviour::TamperedEnvelope, &r.detail);
             }
             let (from, id) = (r.author, r.id);
-            answer(mesh, match r.receipt {
-                Some(receipt) => Answer::Final { from, id, receipt },
-                None => Answer::Refused { from, id, by, reason: r.reason.to_owned() },
-            })
+            answer(
+                mesh,
+                match r.receipt {
+                    Some(receipt) => Answer::Final { from, id, receipt },
+                    None => Answer::Refused { from, id, by, reason: r.reason.to_owned() },
+                },
+            )
             .await;
         }
         Verdict::Late(a) => {

@@ -84,11 +84,10 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn create_mesh(&self, ask: CreateMesh) -> Result<MeshInfo, ApiError> {
-        let token: AdminToken = ask.admin_token.parse().map_err(
-            |e: meshwire_signaling::invite::TokenError| {
+        let token: AdminToken =
+            ask.admin_token.parse().map_err(|e: meshwire_signaling::invite::TokenError| {
                 ApiError::new(ErrorKind::Auth, "bad_token", e.to_string())
-            },
-        )?;
+            })?;
         let base = base_url(&ask.broker_url)?;
         named(&ask.name)?;
         named(&ask.member_name)?;
@@ -127,9 +126,10 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn join(&self, ask: Join) -> Result<MeshInfo, ApiError> {
-        let link: InviteLink = ask.invite.parse().map_err(
-            |e: meshwire_signaling::invite::LinkError| invalid("bad_invite", e.to_string()),
-        )?;
+        let link: InviteLink =
+            ask.invite.parse().map_err(|e: meshwire_signaling::invite::LinkError| {
+                invalid("bad_invite", e.to_string())
+            })?;
         named(&ask.member_name)?;
         if let Some(mesh) = self.meshes().into_iter().find(|m| m.id() == link.mesh) {
             return Ok(MeshInfo { already_member: true, ..mesh.info() });
@@ -158,8 +158,7 @@ impl Node {
         };
         let (claim, proof) = claim.sign(&link.secret, &key);
         let body = ClaimRequest { claim, proof };
-        let answer =
-            http::claim(net, &base, link.pin, &invite, &body).await.map_err(http_error)?;
+        let answer = http::claim(net, &base, link.pin, &invite, &body).await.map_err(http_error)?;
         let member = answer
             .chain
             .verify(&link.mesh)

@@ -54,9 +54,7 @@ impl Node {
         let meshes = self.meshes();
         let fits = |m: &Arc<Mesh>| match name {
             None => true,
-            Some(n) => {
-                m.row.name == n || (n.len() >= 8 && m.id().to_string().starts_with(n))
-            }
+            Some(n) => m.row.name == n || (n.len() >= 8 && m.id().to_string().starts_with(n)),
         };
         let found: Vec<_> = meshes.iter().filter(|m| fits(m)).cloned().collect();
         let names = |list: &[Arc<Mesh>]| {
@@ -72,7 +70,8 @@ impl Node {
             }
             ([], Some(n)) => {
                 let near = meshes.iter().map(|m| (strsim::jaro_winkler(n, &m.row.name), m));
-                let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.7);
+                let near =
+                    near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.7);
                 let hint = near.map_or_else(
                     || format!("this node is in: {}", names(&meshes)),
                     |(_, m)| format!("did you mean {}?", m.row.name),
@@ -88,7 +87,11 @@ impl Node {
     }
 
     /// Whom `text` means, in one mesh or in all.
-    async fn find(&self, mesh: Option<&str>, text: &str) -> Result<(Arc<Mesh>, Candidate), ApiError> {
+    async fn find(
+        &self,
+        mesh: Option<&str>,
+        text: &str,
+    ) -> Result<(Arc<Mesh>, Candidate), ApiError> {
         let meshes = if mesh.is_some() { vec![self.pick(mesh)?] } else { self.meshes() };
         if meshes.is_empty() {
             self.pick(None)?;
@@ -126,7 +129,8 @@ impl Node {
     ) -> Result<Result<Candidate, ResolveError>, ApiError> {
         let mut members = Vec::new();
         for mesh in meshes {
-            let rows = self.services().store.members(Some(&mesh.id())).await.map_err(store_error)?;
+            let rows =
+                self.services().store.members(Some(&mesh.id())).await.map_err(store_error)?;
             members.extend(rows.into_iter().map(|m| Candidate {
                 mesh: m.mesh,
                 mesh_name: mesh.row.name.clone(),
@@ -150,7 +154,10 @@ impl Node {
         if ttl == 0 || ttl > ms(MAX_TTL) {
             return Err(invalid("bad_ttl", "a message lives from 1 ms to 30 days"));
         }
-        if ask.idempotency_key.as_ref().is_some_and(|k| k.is_empty() || k.len() > MAX_IDEMPOTENCY_KEY)
+        if ask
+            .idempotency_key
+            .as_ref()
+            .is_some_and(|k| k.is_empty() || k.len() > MAX_IDEMPOTENCY_KEY)
         {
             let text = format!("an idempotency key has 1 to {MAX_IDEMPOTENCY_KEY} bytes");
             return Err(invalid("bad_idempotency_key", text));
@@ -182,7 +189,8 @@ impl Node {
         let Some(wait) = ask.wait else { return Ok(self.describe(&row.meta, duplicate)) };
         let until = self.services().net.now() + within(ask.timeout_ms, SEND_WAIT);
         loop {
-            let row = mesh.store().outbox_get(&mesh.id(), &row.meta.id).await.map_err(store_error)?;
+            let row =
+                mesh.store().outbox_get(&mesh.id(), &row.meta.id).await.map_err(store_error)?;
             let Some(row) = row else {
                 return Err(ApiError::new(ErrorKind::NotFound, "message_not_found", "it is gone"));
             };
@@ -381,11 +389,8 @@ impl Draft<'_> {
     /// Refuses what no path would carry, before anything is written.
     fn check_size(&self, mesh: &Mesh) -> Result<(), ApiError> {
         let widest = u64::from(u32::MAX) + 1;
-        let slot = Slot {
-            instance: meshwire_signaling::InstanceId([0; 16]),
-            seq: widest,
-            floor: widest,
-        };
+        let slot =
+            Slot { instance: meshwire_signaling::InstanceId([0; 16]), seq: widest, floor: widest };
         let sealed = codec::to_msgpack(&self.content(mesh, slot)).len() + OVERHEAD;
         if sealed <= MAX_BODY {
             return Ok(());

@@ -188,8 +188,7 @@ impl Mesh {
         let settled = state.wait_for(|s| {
             matches!(s, LinkState::Up { drained: true, roster: true } | LinkState::Down { .. })
         });
-        let up = settled.await.is_ok_and(|s| matches!(*s, LinkState::Up { .. }));
-        up
+        matches!(settled.await.as_deref(), Ok(LinkState::Up { .. }))
     }
 
     /// Waits until the link is up.

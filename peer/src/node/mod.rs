@@ -139,7 +139,11 @@ impl Node {
         // What a crash left behind goes out again (inventory appendix 7, defect 11).
         services.store.reset_inflight(&row.mesh).await.map_err(store_error)?;
         let (mesh, events) = Mesh::open(services.clone(), row, key)?;
-        self.0.meshes.write().unwrap_or_else(PoisonError::into_inner).insert(mesh.id(), mesh.clone());
+        self.0
+            .meshes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(mesh.id(), mesh.clone());
         self.spawn(inbound::run(mesh.clone(), events));
         self.spawn(drain::run(mesh.clone()));
         self.spawn(roster::run(mesh.clone()));
@@ -256,7 +260,12 @@ async fn maintain(services: Arc<Services>) {
 
 async fn expire_once(services: &Services) -> Result<(), StoreError> {
     for row in services.store.expire(services.net.unix_ms(), EXPIRE_BATCH).await? {
-        services.tell(Event::Outbox { mesh: row.mesh, id: row.id, state: row.state, reason: row.reason });
+        services.tell(Event::Outbox {
+            mesh: row.mesh,
+            id: row.id,
+            state: row.state,
+            reason: row.reason,
+        });
     }
     Ok(())
 }

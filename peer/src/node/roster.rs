@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use meshwire_signaling::invite::{Chain, Member};
 use meshwire_signaling::PublicKey;
+use meshwire_signaling::invite::{Chain, Member};
 use tokio::time::Duration;
 
 use super::events::{Event, Misbehaviour};
@@ -100,7 +100,12 @@ pub(super) async fn admit(mesh: &Arc<Mesh>, member: Member, chain: Chain) {
                 "this name came with another key before: verify before you trust it"
             );
             let (mesh_id, key) = (mesh.id(), member.key);
-            mesh.services.tell(Event::NameConflict { mesh: mesh_id, name, pinned: pinned_key, key });
+            mesh.services.tell(Event::NameConflict {
+                mesh: mesh_id,
+                name,
+                pinned: pinned_key,
+                key,
+            });
         }
         Ok(_) => {}
         Err(e) => {

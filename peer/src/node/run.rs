@@ -30,7 +30,8 @@ pub async fn run(
     node.0.background.store(true, Ordering::Relaxed);
     let server = local_api::Server::bind(node.clone(), home)?;
     let signals = |kind| signal(kind).map_err(|e| io_error(home.path(), &e));
-    let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let (mut term, mut int) =
+        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     ready(&node.status(Done {}).await?);
     tokio::select! {
         () = server.stopped() => {}

@@ -153,7 +153,7 @@ pub struct Limits {
     pub wraps: u64,
     /// Envelopes pushed and not yet acked.
     pub window: u64,
-    /// Sends per second and member, sustained.
+    /// Sends and other requests per second and member, sustained.
     pub rate: u64,
     /// Longest life of an envelope.
     pub ttl_ms: u64,
