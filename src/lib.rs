@@ -44,3 +44,8 @@ pub use meshwire_peer::{Agent, Home, api};
 pub use meshwire_transport::net::{Net, OsNet};
 
 pub mod testing;
+
+/// README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
