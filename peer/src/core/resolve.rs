@@ -149,7 +149,12 @@ fn only(text: &str, found: Vec<Candidate>, why: Ambiguity) -> Result<Candidate, 
 
 fn nearest<'m>(text: &str, members: &'m [Candidate]) -> Option<&'m Candidate> {
     let text = text.to_lowercase();
-    let score = |c: &Candidate| strsim::jaro_winkler(&text, &c.name.to_lowercase());
+    let score = |c: &Candidate| {
+        let name = c.name.to_lowercase();
+        // Two letters swapped in a short name are one slip, which the first measure calls unlike.
+        let slip = strsim::damerau_levenshtein(&text, &name) == 1 && text.chars().count() > 2;
+        if slip { 1.0 } else { strsim::jaro_winkler(&text, &name) }
+    };
     let best = members.iter().map(|c| (score(c), c)).max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.filter(|(score, _)| *score >= ALIKE).map(|(_, c)| c)
 }
@@ -261,5 +266,16 @@ mod tests {
             (0..30).map(|i| member(1, "same", &format!("{i:02x}aabbccdd"))).collect();
         let text = resolve("same", &many).unwrap_err().to_string();
         assert!(text.contains("and 20 more"), "{text}");
+    }
+
+    #[test]
+    fn one_slip_in_a_short_name_is_a_suggestion() {
+        let members = [member(1, "bob", "ab"), member(1, "carol", "cd")];
+        for slip in ["bbo", "boob", "bo", "Bob"] {
+            let Err(ResolveError::NotFound { nearest, .. }) = resolve(slip, &members) else {
+                panic!("{slip} means nobody");
+            };
+            assert_eq!(nearest.unwrap().name, "bob", "{slip}");
+        }
     }
 }

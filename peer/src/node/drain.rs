@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use meshwire_signaling::EnvelopeId;
+use meshwire_transport::fault;
 use meshwire_transport::link::{Handed, LinkError, MessageLink as _, PathKind};
 use meshwire_transport::net::jitter;
 use tokio::time::Duration;
@@ -44,6 +45,9 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
             match take(&mesh, WINDOW - open.len().min(WINDOW)).await {
                 Ok(rows) => {
                     let full = rows.len() + open.len() >= WINDOW;
+                    if !rows.is_empty() {
+                        fault::pause_at(fault::ENQUEUED).await;
+                    }
                     for row in rows {
                         let (id, attempts) = (row.meta.id, row.meta.attempts);
                         let ticket = mesh.link.send(row.envelope).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use meshwire_signaling::frame::{Presence, PresenceEvent};
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
 use meshwire_signaling::{EnvelopeId, PublicKey, UnixMillis};
+use meshwire_transport::fault;
 use meshwire_transport::link::{Answer, Inbound, LinkEvent, MessageLink as _};
 use tokio::sync::mpsc;
 
@@ -90,6 +91,7 @@ async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
     if items.is_empty() {
         return;
     }
+    fault::pause_at(fault::PUSHED).await;
     let outcomes = match mesh.store().accept_inbound(&items).await {
         Ok(outcomes) => outcomes,
         Err(e) => {
@@ -98,6 +100,7 @@ async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
             return;
         }
     };
+    fault::pause_at(fault::STORED).await;
     let mut arrived = Vec::new();
     for (((item, _), outcome), answerer) in items.iter().zip(outcomes).zip(answerers) {
         let receipt = match outcome {
