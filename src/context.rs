@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use meshwire_peer::api::{Done, Status};
+use meshwire_peer::api::{ApiError, Done, ErrorKind, MeshInfo, Status};
 use meshwire_peer::client::Client;
+use meshwire_peer::core::resolve::MIN_PREFIX;
 use meshwire_peer::{Agent, Home};
 use meshwire_transport::net::Net;
 
@@ -94,9 +95,20 @@ impl Context {
             match client.post("/v1/status", &Done {}, Duration::ZERO).await {
                 Ok(status) => return Ok(Holder::Node(client, Box::new(status))),
                 Err(_) if self.net.now() < until => tokio::time::sleep(POLL).await,
-                Err(e) => return Err(e.into()),
+                Err(_) => {
+                    let text = "another meshwire command works with this home and does not end, \
+                                such as meshwire inbox --follow: end it first";
+                    return Err(ApiError::new(ErrorKind::Io, "home_busy", text).into());
+                }
             }
         }
+    }
+
+    /// Whether a mesh is the one that was named, by name, id or its start; all are if none was.
+    pub(crate) fn means(&self, mesh: &MeshInfo) -> bool {
+        let id =
+            |named: &str| named.len() >= MIN_PREFIX && mesh.mesh.to_string().starts_with(named);
+        self.mesh.as_deref().is_none_or(|named| mesh.name == named || id(named))
     }
 
     /// Shows that work goes on.

@@ -41,21 +41,25 @@ impl Out {
         if self.json { self.object(value) } else { self.text(&text()) }
     }
 
-    /// Prints a list: an object with one field for programs, a table for people.
+    /// Prints a list: an object with one field for programs, lines for people; `none` says on a
+    /// terminal that it is empty.
     pub(crate) fn list<T: Serialize>(
         self,
         field: &str,
         rows: &[T],
-        table: impl FnOnce() -> Table,
+        none: &str,
+        lines: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
         if self.json {
             let mut object = Map::new();
             object.insert(field.to_owned(), serde_json::to_value(rows)?);
             self.object(&Value::Object(object))
-        } else if rows.is_empty() {
-            Ok(())
+        } else if !rows.is_empty() {
+            self.text(&lines())
+        } else if self.terminal {
+            self.text(none)
         } else {
-            self.text(&table().render(self.terminal))
+            Ok(())
         }
     }
 

@@ -47,6 +47,7 @@ both!(
     accepts(),
     claims(),
     answers(),
+    receipts_come_in_pages(),
     expiry(),
     bounds(),
     two_concurrent_drains(),

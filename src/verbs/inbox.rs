@@ -57,11 +57,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
             Ok(agent.inbox(args.ask(cx)).await?)
         })
         .await?;
-    if cx.out.json {
-        cx.out.list("messages", &messages, || Table::new([], []))?;
-    } else {
-        print(cx, &messages)?;
-    }
+    cx.out.list("messages", &messages, "No messages.", || describe(cx, &messages))?;
     Ok(Exit::Ok)
 }
 
@@ -88,8 +84,8 @@ async fn listen(cx: &Context, agent: &Agent, mut ask: Inbox) -> anyhow::Result<E
             for message in &messages {
                 cx.out.object(message)?;
             }
-        } else {
-            print(cx, &messages)?;
+        } else if !messages.is_empty() {
+            cx.out.text(&describe(cx, &messages))?;
         }
         if let Some(last) = messages.iter().map(|m| m.order).max() {
             ask.after = ask.after.max(Some(last));
@@ -98,19 +94,15 @@ async fn listen(cx: &Context, agent: &Agent, mut ask: Inbox) -> anyhow::Result<E
     }
 }
 
-fn print(cx: &Context, messages: &[InboxMessage]) -> anyhow::Result<()> {
-    if messages.is_empty() {
-        return Ok(());
-    }
-    let text = if cx.out.terminal {
+fn describe(cx: &Context, messages: &[InboxMessage]) -> String {
+    if cx.out.terminal {
         messages.iter().map(block).collect::<Vec<_>>().join("\n")
     } else {
         let row = |m: &InboxMessage| {
             [m.id.to_string(), when::utc(m.received_at), m.from.clone(), m.message.clone()]
         };
         Table::new(["ID", "CAME", "FROM", "MESSAGE"], messages.iter().map(row)).render(false)
-    };
-    cx.out.text(&text)
+    }
 }
 
 /// A message as people read it on a terminal.

@@ -132,10 +132,7 @@ async fn make(cx: &Context, args: Make) -> anyhow::Result<Exit> {
 /// The broker's address of the mesh that is meant. None: that is unclear, as the node will say.
 async fn broker_of(cx: &Context, agent: &Agent) -> anyhow::Result<Option<BaseUrl>> {
     let meshes = agent.status(Done {}).await?.meshes;
-    let meant = |name: &String, id: &String| {
-        cx.mesh.as_ref().is_none_or(|m| m == name || (m.len() >= 8 && id.starts_with(m)))
-    };
-    let mut fits = meshes.iter().filter(|m| meant(&m.mesh.name, &m.mesh.mesh.to_string()));
+    let mut fits = meshes.iter().filter(|m| cx.means(&m.mesh));
     Ok(match (fits.next(), fits.next()) {
         (Some(mesh), None) => mesh.mesh.broker_url.parse().ok(),
         _ => None,
@@ -188,7 +185,7 @@ async fn list(cx: &Context, revoke: Option<String>) -> anyhow::Result<Exit> {
             Ok(agent.invites(ask).await?)
         })
         .await?;
-    cx.out.list("invites", &rows, || {
+    cx.out.list("invites", &rows, "No invites.", || {
         let row = |r: &InviteRow| {
             let used = format!("{}/{}", r.used, r.uses);
             let role = r.role.as_str().to_owned();
@@ -196,6 +193,7 @@ async fn list(cx: &Context, revoke: Option<String>) -> anyhow::Result<Exit> {
             [r.invite.short(), r.state.clone(), role, used, until, r.joined.join(", ")]
         };
         Table::new(["INVITE", "STATE", "ROLE", "USED", "UNTIL", "JOINED"], rows.iter().map(row))
+            .render(cx.out.terminal)
     })?;
     Ok(Exit::Ok)
 }

@@ -87,12 +87,13 @@ async fn create(cx: &Context, args: Create) -> anyhow::Result<Exit> {
 async fn list(cx: &Context) -> anyhow::Result<Exit> {
     let status = cx.ask(async |agent| Ok(agent.status(Done {}).await?)).await?;
     let meshes: Vec<MeshInfo> = status.meshes.into_iter().map(|m| m.mesh).collect();
-    cx.out.list("meshes", &meshes, || {
+    cx.out.list("meshes", &meshes, "In no mesh yet. Next: meshwire join LINK", || {
         let row = |m: &MeshInfo| {
             let role = m.role.as_str().to_owned();
             [m.name.clone(), m.mesh.short(), m.member_name.clone(), role, m.broker_url.clone()]
         };
         Table::new(["MESH", "ID", "AS", "ROLE", "BROKER"], meshes.iter().map(row))
+            .render(cx.out.terminal)
     })?;
     Ok(Exit::Ok)
 }

@@ -36,8 +36,9 @@ pub(crate) async fn run(cx: &Context, Args {}: Args) -> anyhow::Result<Exit> {
             );
         }
     }
-    cx.out.list("peers", &peers, || {
-        Table::new(["NAME", "KEY", "ROLE", "PRESENCE", "MESH"], peers.iter().map(row))
+    cx.out.list("peers", &peers, "In no mesh yet. Next: meshwire join LINK", || {
+        let head = ["NAME", "KEY", "ROLE", "PRESENCE", "MESH"];
+        Table::new(head, peers.iter().map(row)).render(cx.out.terminal)
     })?;
     Ok(Exit::Ok)
 }

@@ -14,6 +14,9 @@ use crate::context::{Context, PATIENCE};
 use crate::duration;
 use crate::exit::{Exit, Failed, invalid};
 
+/// How long a background node is given to say more than `queued`: a broker answers sooner.
+const GLANCE: Duration = Duration::from_millis(250);
+
 /// Send a message to a member
 ///
 /// It is on this machine's disk, sealed for the recipient, before this ends. `delivered` is said on
@@ -90,10 +93,13 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
 
 async fn send(cx: &Context, agent: &Agent, ask: Send) -> anyhow::Result<Message> {
     let waits = ask.wait.is_some();
-    let _progress = cx.progress(match ask.wait {
-        Some(WaitFor::Delivered) => "waiting for the receipt",
-        _ => "sending",
-    });
+    let ask = if waits || agent.is_own() {
+        ask
+    } else {
+        Send { wait: Some(WaitFor::Accepted), timeout_ms: Some(ms(GLANCE)), ..ask }
+    };
+    let delivered = ask.wait == Some(WaitFor::Delivered);
+    let _progress = cx.progress(if delivered { "waiting for the receipt" } else { "sending" });
     let message = agent.send(ask).await?;
     if waits || !agent.is_own() {
         return Ok(message);

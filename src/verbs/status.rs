@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meshwire_peer::Agent;
-use meshwire_peer::api::{Done, MeshStatus, Status};
+use meshwire_peer::api::{ApiError, Done, ErrorKind, MeshStatus, Status};
 
 use crate::context::{Context, PATIENCE, POLL};
 use crate::exit::Exit;
@@ -31,8 +31,10 @@ async fn look(cx: &Context, agent: &Agent) -> anyhow::Result<Status> {
     cx.settle(agent).await;
     loop {
         let mut status = agent.status(Done {}).await?;
-        if let Some(name) = &cx.mesh {
-            status.meshes.retain(|m| m.mesh.name == *name || m.mesh.mesh.to_string() == *name);
+        let names: Vec<String> = status.meshes.iter().map(|m| m.mesh.name.clone()).collect();
+        status.meshes.retain(|m| cx.means(&m.mesh));
+        if let (Some(named), true) = (&cx.mesh, status.meshes.is_empty()) {
+            return Err(no_mesh(named, &names).into());
         }
         let connecting = status.meshes.iter().any(|m| m.link == "connecting");
         if !connecting || cx.net.now() > until {
@@ -40,6 +42,14 @@ async fn look(cx: &Context, agent: &Agent) -> anyhow::Result<Status> {
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+fn no_mesh(named: &str, names: &[String]) -> ApiError {
+    let likeness = |n: &&String| strsim::jaro_winkler(n, named);
+    let nearest = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let tip = nearest.map_or("; it is in none yet".to_owned(), |n| format!("; did you mean {n}?"));
+    let text = format!("this node is in no mesh {named:?}{tip}");
+    ApiError::new(ErrorKind::NotFound, "mesh_not_found", text)
 }
 
 fn describe(status: &Status, terminal: bool) -> String {

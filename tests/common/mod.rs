@@ -10,7 +10,7 @@
 //! node by its id) and folders removed. Waits are for events, bounded by [`PATIENCE`].
 
 // Each test binary uses a part; helpers panic, which is what they are for.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::disallowed_methods, clippy::missing_panics_doc)]
 
 mod process;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use process::{Output, Running};
+pub use process::{Output, Running, until};
 
 /// Longest wait for anything: far beyond what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +30,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The binary under test, with nothing of the caller's environment that would change what it does.
 pub fn meshwire() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwire"));
-    for name in ["MESHWIRE_HOME", "MESHWIRE_ADMIN_TOKEN", "MESHWIRE_TEST_MUTANT", "RUST_LOG"] {
+    for name in [
+        "MESHWIRE_HOME",
+        "MESHWIRE_ADMIN_TOKEN",
+        "MESHWIRE_TEST_MUTANT",
+        "MESHWIRE_TEST_PAUSE",
+        "RUST_LOG",
+    ] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
@@ -85,11 +91,16 @@ impl Broker {
 
     /// Starts it (again), on the same port, data and log.
     pub fn restart(&mut self) {
+        self.restart_as(|command| command);
+    }
+
+    /// As [`Self::restart`], with another environment, say, or under a tracer.
+    pub fn restart_as(&mut self, change: impl FnOnce(Command) -> Command) {
         drop(self.running.take());
         let mut command = meshwire();
         command.args(["broker", "--json", "--listen", &self.addr, "--data"]).arg(&self.data);
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
-        let running = Running::start(command, Some(&self.log));
+        let running = Running::start(change(command), Some(&self.log));
         let ready = running.json_line();
         assert_eq!(ready["event"], "listening", "{ready}");
         let text = |key: &str| ready[key].as_str().unwrap().to_owned();
@@ -203,12 +214,24 @@ impl Home {
 
     /// As [`Self::node`], with environment.
     pub fn node_with_env(&self, env: &[(&str, &str)]) -> Running {
-        let mut command = self.command(&["--json", "up", "--foreground"]);
-        command.envs(env.iter().copied());
-        let node = Running::start(command, Some(&self.path.with_extension("log")));
+        self.node_as(|mut command| {
+            command.envs(env.iter().copied());
+            command
+        })
+    }
+
+    /// As [`Self::node`], with another environment, say, or under a tracer.
+    pub fn node_as(&self, change: impl FnOnce(Command) -> Command) -> Running {
+        let command = change(self.command(&["--json", "up", "--foreground"]));
+        let node = Running::start(command, Some(&self.node_log()));
         let ready = node.json_line();
         assert_eq!(ready["event"], "up", "{ready}");
         node
+    }
+
+    /// What [`Self::node`] says on stderr goes here.
+    pub fn node_log(&self) -> PathBuf {
+        self.path.with_extension("log")
     }
 
     /// Creates a mesh as its owner.
@@ -273,7 +296,7 @@ pub struct Pair {
     pub broker: Broker,
 }
 
-/// A broker and two joined homes; no node is up.
+/// A broker and two joined homes that know each other; no node is up.
 pub fn pair() -> Pair {
     pair_on(Broker::start(&[]))
 }
@@ -283,5 +306,7 @@ pub fn pair_on(broker: Broker) -> Pair {
     let (ana, bob) = (Home::new(), Home::new());
     ana.create_mesh("home", &broker, "ana");
     bob.join(&ana.invite(&[]), "bob");
+    let known = ana.ok(&["peers"]);
+    assert_eq!(known["peers"].as_array().unwrap().len(), 2, "{known}");
     Pair { ana, bob, broker }
 }

@@ -65,6 +65,18 @@ fn wait(child: &mut Child, what: &str) -> ExitStatus {
     }
 }
 
+/// Looks again and again until something is there, for what announces itself to nobody.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what} did not come true");
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// Runs a command to its end.
 pub fn run(mut command: Command, input: Option<&[u8]>) -> Output {
     let what = format!("{command:?}");
@@ -95,9 +107,7 @@ impl Running {
     pub fn start(mut command: Command, log: Option<&Path>) -> Self {
         let what = format!("{command:?}");
         let stderr = match log {
-            Some(path) => {
-                OpenOptions::new().append(true).create(true).open(path).unwrap().into()
-            }
+            Some(path) => OpenOptions::new().append(true).create(true).open(path).unwrap().into(),
             None => Stdio::null(),
         };
         let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();

@@ -8,9 +8,11 @@
 //! | [`memory`] | a path within one process |
 //! | [`conformance`] | the suite that every path passes |
 //! | [`url`], [`dial`], [`tls`], [`http`] | a broker's address, connecting to it, calling its HTTP endpoints |
+//! | [`fault`] | where tests stop a process, to kill it there |
 
 pub mod conformance;
 pub mod dial;
+pub mod fault;
 pub mod http;
 pub mod link;
 pub mod memory;

@@ -253,14 +253,35 @@ pub async fn answers(store: Arc<dyn Store>) {
     assert_eq!(accept(s, &plan(3, 2, 1)).await, Accepted::Duplicate(MessageState::Relayed));
     assert_eq!(s.queue_depth().await.unwrap(), 1);
     assert_eq!(ids(&claim(s, claim_of(2, 2, NOW + LEASE, 9)).await), vec![1], "3's, still waiting");
-    let waiting = s.receipts(&MESH, &key(1), 9).await.unwrap();
+    let waiting = s.receipts(&MESH, &key(1), None, 9).await.unwrap();
     assert_eq!(waiting.len(), 1);
     assert_eq!((waiting[0].id.time(), waiting[0].receipt.as_slice()), (1, &b"r"[..]));
-    assert!(s.receipts(&MESH, &key(3), 9).await.unwrap().is_empty());
+    assert!(s.receipts(&MESH, &key(3), None, 9).await.unwrap().is_empty());
     let mut tx = s.begin().await.unwrap();
     tx.confirm(&delivery(1, 2, 1)).await.unwrap();
     tx.commit().await.unwrap();
-    assert!(s.receipts(&MESH, &key(1), 9).await.unwrap().is_empty());
+    assert!(s.receipts(&MESH, &key(1), None, 9).await.unwrap().is_empty());
+}
+
+/// However many receipts wait, all are found page by page, in the order of acceptance.
+pub async fn receipts_come_in_pages(store: Arc<dyn Store>) {
+    let s = store.as_ref();
+    found(s).await;
+    for id in 1..=7 {
+        accept(s, &plan(1, 2, id)).await;
+    }
+    assert_eq!(claim(s, claim_of(2, 1, NOW, 9)).await.len(), 7);
+    for id in [7, 3, 1, 2, 5, 6, 4] {
+        assert!(answer(s, delivery(1, 2, id), Some(b"r")).await);
+    }
+    let (mut after, mut ids) = (None, Vec::new());
+    loop {
+        let page = s.receipts(&MESH, &key(1), after, 3).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.place);
+        ids.extend(page.iter().map(|r| r.id.time()));
+    }
+    assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7]);
 }
 
 /// Expiry: what ran out is not handed out, then forgotten, and never accepted again as new.

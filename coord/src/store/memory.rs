@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE, MemberRow,
-    ReceiptRow, Result, SWEEP_BATCH, Store, Swept, Tx, state,
+    ReceiptPlace, ReceiptRow, Result, SWEEP_BATCH, Store, Swept, Tx, state,
 };
 use crate::core::accept::{Plan, TargetKind};
 use crate::core::presence::ConnId;
@@ -147,13 +147,19 @@ impl Store for MemoryStore {
         &self,
         mesh: &MeshId,
         author: &PublicKey,
+        after: Option<ReceiptPlace>,
         limit: usize,
     ) -> Result<Vec<ReceiptRow>> {
         let state = self.0.lock().await;
-        let of_author = state.accepted.values().filter(|s| s.mesh == *mesh && s.author == *author);
-        let open = of_author.flat_map(|s| {
-            let unconfirmed = s.deliveries.values().filter(|d| !d.confirmed);
-            unconfirmed.filter_map(|d| Some(ReceiptRow { id: s.id, receipt: d.receipt.clone()? }))
+        let later = state.accepted.range(after.map_or(0, |(seq, _)| seq)..);
+        let of_author = later.filter(|(_, s)| s.mesh == *mesh && s.author == *author);
+        let open = of_author.flat_map(|(seq, s)| {
+            let unconfirmed = s.deliveries.iter().filter(|(_, d)| !d.confirmed);
+            let places = unconfirmed.map(|(recipient, d)| ((*seq, *recipient), d));
+            let waiting = places.filter(|(place, _)| after.is_none_or(|a| *place > a));
+            waiting.filter_map(|(place, d)| {
+                Some(ReceiptRow { place, id: s.id, receipt: d.receipt.clone()? })
+            })
         });
         Ok(open.take(limit).collect())
     }

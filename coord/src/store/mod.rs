@@ -152,11 +152,16 @@ pub struct DeliveryRef {
 /// A receipt that its author has not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceiptRow {
+    /// Its place in the order of [`Store::receipts`].
+    pub place: ReceiptPlace,
     /// The envelope.
     pub id: EnvelopeId,
     /// MessagePack of the receipt.
     pub receipt: Vec<u8>,
 }
+
+/// Where a receipt stands among its author's: the envelope's number, then the recipient.
+pub type ReceiptPlace = (u64, PublicKey);
 
 /// How a sweep went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,11 +201,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn invites(&self, mesh: &MeshId, limit: usize) -> Result<Vec<InviteRow>>;
     /// Who came with an invite, oldest first.
     async fn joined(&self, invite: &PublicKey, limit: usize) -> Result<Vec<MemberRow>>;
-    /// Receipts that wait for an author.
+    /// Receipts that wait for an author, in the order of acceptance, those after `after`.
     async fn receipts(
         &self,
         mesh: &MeshId,
         author: &PublicKey,
+        after: Option<ReceiptPlace>,
         limit: usize,
     ) -> Result<Vec<ReceiptRow>>;
     /// A broker-wide value.

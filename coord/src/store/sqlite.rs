@@ -17,7 +17,7 @@ use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
     Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE, MemberRow,
-    ReceiptRow, Result, SWEEP_BATCH, Store, StoreError, Swept, Tx, same, state,
+    ReceiptPlace, ReceiptRow, Result, SWEEP_BATCH, Store, StoreError, Swept, Tx, same, state,
 };
 use crate::core::accept::{Plan, TargetKind};
 use crate::core::presence::ConnId;
@@ -212,19 +212,31 @@ impl Store for SqliteStore {
         &self,
         mesh: &MeshId,
         author: &PublicKey,
+        after: Option<ReceiptPlace>,
         limit: usize,
     ) -> Result<Vec<ReceiptRow>> {
+        // Numbers start at 1.
+        let (seq, recipient) = after.unwrap_or((0, PublicKey([0; 32])));
         let rows = sqlx::query(
-            "SELECT a.id AS id, d.receipt AS receipt FROM deliveries d JOIN accepted a USING (seq)
+            "SELECT a.id AS id, d.seq AS seq, d.recipient AS recipient, d.receipt AS receipt
+             FROM deliveries d JOIN accepted a USING (seq)
              WHERE d.mesh = ? AND d.author = ? AND d.receipt IS NOT NULL AND d.confirmed = 0
-             ORDER BY d.seq LIMIT ?",
+               AND (d.seq, d.recipient) > (?, ?)
+             ORDER BY d.seq, d.recipient LIMIT ?",
         )
         .bind(&mesh.0[..])
         .bind(&author.0[..])
+        .bind(int(seq))
+        .bind(&recipient.0[..])
         .bind(int(limit as u64))
         .fetch_all(&self.read)
         .await?;
-        rows.iter().map(|r| Ok(ReceiptRow { id: id(r)?, receipt: r.try_get("receipt")? })).collect()
+        rows.iter()
+            .map(|r| {
+                let place = (uint(r.try_get("seq")?), key(r, "recipient")?);
+                Ok(ReceiptRow { place, id: id(r)?, receipt: r.try_get("receipt")? })
+            })
+            .collect()
     }
 
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {

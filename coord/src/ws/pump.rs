@@ -8,6 +8,7 @@ use meshwire_signaling::envelope::{Envelope, Proof};
 use meshwire_signaling::frame::{Drained, Frame, MessageFrame, ReceiptFrame};
 use meshwire_signaling::limits::{CLAIM_LEASE, ms};
 use meshwire_signaling::{MeshId, PublicKey};
+use meshwire_transport::fault;
 use tokio::time::Duration;
 
 use super::registry::Shared;
@@ -31,6 +32,8 @@ pub(super) async fn run(conn: Shared) {
             Ok(Step::Gone) => return,
             Err(e) => {
                 tracing::error!(conn = conn.id, error = %e, "claiming failed");
+                // The round may have ended before it had read them all.
+                conn.handle.receipts.store(true, Ordering::Release);
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
@@ -66,13 +69,8 @@ async fn round(
     let identities = conn.inner.registry.identities(conn.id);
     if conn.handle.receipts.swap(false, Ordering::AcqRel) {
         for author in &identities {
-            let rows = conn.inner.store.receipts(&conn.mesh, author, RECEIPTS).await?;
-            for row in rows {
-                let Ok(receipt) = codec::from_msgpack(&row.receipt) else { continue };
-                let frame = ReceiptFrame { from: *author, id: row.id, receipt };
-                if conn.handle.out.send(frame.into()).await.is_err() {
-                    return Ok(Step::Gone);
-                }
+            if !receipts(conn, author).await? {
+                return Ok(Step::Gone);
             }
         }
     }
@@ -88,7 +86,11 @@ async fn round(
         if limit == 0 {
             return Ok(Step::Wait);
         }
-        for claimed in claim(conn, recipient, limit).await? {
+        let batch = claim(conn, recipient, limit).await?;
+        if !batch.is_empty() {
+            fault::pause_at(fault::CLAIMED).await;
+        }
+        for claimed in batch {
             pushed = true;
             // In the window before it can be answered.
             conn.window().pushed((claimed.author, claimed.id, recipient), now);
@@ -108,6 +110,23 @@ async fn round(
         }
     }
     Ok(Step::Wait)
+}
+
+/// Pushes all receipts that wait for an author. False if the connection is gone.
+async fn receipts(conn: &Shared, author: &PublicKey) -> Result<bool, StoreError> {
+    let mut after = None;
+    loop {
+        let rows = conn.inner.store.receipts(&conn.mesh, author, after, RECEIPTS).await?;
+        let Some(last) = rows.last() else { return Ok(true) };
+        after = Some(last.place);
+        for row in rows {
+            let Ok(receipt) = codec::from_msgpack(&row.receipt) else { continue };
+            let frame = ReceiptFrame { from: *author, id: row.id, receipt };
+            if conn.handle.out.send(frame.into()).await.is_err() {
+                return Ok(false);
+            }
+        }
+    }
 }
 
 async fn claim(

@@ -115,7 +115,11 @@ impl Node {
                 ResolveError::TooShort { .. } => (ErrorKind::Invalid, "prefix_too_short"),
                 _ => (ErrorKind::NotFound, "peer_not_found"),
             };
-            ApiError::new(kind, code, e.to_string())
+            let mut text = e.to_string();
+            if kind == ErrorKind::NotFound {
+                text.push_str(&blind(&meshes));
+            }
+            ApiError::new(kind, code, text)
         })?;
         let mesh = meshes.into_iter().find(|m| m.id() == candidate.mesh);
         let gone = || ApiError::new(ErrorKind::Internal, "internal", "the mesh is gone");
@@ -340,6 +344,19 @@ impl Node {
         let number = safety_number(&our_key, &peer.key);
         Ok(SafetyNumber { name: peer.name, key: peer.key, our_key, number })
     }
+}
+
+/// What to add where nobody was found: brokers that could not be asked.
+fn blind(meshes: &[Arc<Mesh>]) -> String {
+    let down = meshes.iter().filter(|m| !m.is_up()).map(|m| m.row.name.as_str());
+    let down: Vec<&str> = down.collect();
+    if down.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; who joined {} since the last connection is unknown, its broker cannot be reached now",
+        down.join(", ")
+    )
 }
 
 /// Who had each name first.

@@ -55,13 +55,16 @@ enum Sabotage {
 }
 
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
+    let mut int = signal(SignalKind::interrupt())?;
     let mut term = signal(SignalKind::terminate())?;
     let mut show = Show::new(cx.out);
     // Whichever branch ends first: the cast ends with its future, processes first, then folders.
+    // Signals first: Ctrl-C reaches the verbs too, and their end is not what went wrong.
     let ended = tokio::select! {
-        ended = Box::pin(perform(cx, &args, &mut show)) => ended?,
-        _ = tokio::signal::ctrl_c() => Ended::Cancelled,
+        biased;
+        _ = int.recv() => Ended::Cancelled,
         _ = term.recv() => Ended::Cancelled,
+        ended = Box::pin(perform(cx, &args, &mut show)) => ended?,
     };
     show.end(&ended)?;
     let fail = |code, message| Err(Failed { code, message }.into());
