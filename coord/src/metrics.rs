@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) expired: Counter,
     pub(crate) malformed: Counter,
     pub(crate) slow_consumers: Counter,
+    pub(crate) news_dropped: Counter,
     pub(crate) queue_depth: Gauge,
     pub(crate) db_healthy: Gauge,
 }
@@ -58,6 +59,11 @@ impl Metrics {
         r.register("messages_expired", "Deliveries whose time ran out", self.expired.clone());
         r.register("frames_malformed", "Frames that did not decode", self.malformed.clone());
         r.register("slow_consumers", "Readers closed as too slow", self.slow_consumers.clone());
+        r.register(
+            "news_dropped",
+            "Presence news that busy readers missed",
+            self.news_dropped.clone(),
+        );
         r.register("queue_depth", "Deliveries waiting", self.queue_depth.clone());
         r.register("db_healthy", "1 while the database answers", self.db_healthy.clone());
         let mut text = String::new();

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{BrokerConfig, BrokerError, Database, Mutant, Policy, Tls};
 use crate::core::rate::RateLimiter;
-use crate::http::{self, Binding};
+use crate::http::{self, Binding, Place};
 use crate::metrics::Metrics;
 use crate::store::{MemoryStore, SqliteStore, Store};
 use crate::tls;
@@ -37,6 +37,9 @@ const OPENING: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(CLAIM_LEASE.as_secs() / 2);
 /// Members whose rate is remembered; full buckets make room.
 const RATE_KEYS: usize = 100_000;
+/// Unexpected answers and confirmations allowed per send: an honest node confirms one receipt for
+/// each, and repeats some after a lost connection.
+const ANSWERS_PER_SEND: u64 = 4;
 
 /// What all connections share.
 pub(crate) struct Inner {
@@ -51,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) mutant: Option<Mutant>,
     rates: Mutex<RateLimiter<(MeshId, PublicKey)>>,
+    answers: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     started: Instant,
 }
 
@@ -66,6 +70,13 @@ impl Inner {
         let now = self.tick();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.take(&(mesh, member), now)
+    }
+
+    /// Takes one answer that nothing else bounds; false if a member gives too many.
+    pub(crate) fn take_answer(&self, mesh: MeshId, member: PublicKey) -> bool {
+        let now = self.tick();
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.take(&(mesh, member), now).is_ok()
     }
 }
 
@@ -114,6 +125,11 @@ impl Broker {
         };
         let (writer, writing) = Writer::start(store.clone(), mutant);
         writer.run(|tx| Box::pin(async move { tx.release_all().await })).await?;
+        let addr = config.listen;
+        let listening = |error| BrokerError::Listen { addr, error };
+        let listener = net.tcp_bind(addr).await.map_err(listening)?;
+        let addr = listener.local_addr().map_err(listening)?;
+        // After the port is ours: a token that is never printed would be lost.
         let pin = identity.as_ref().and_then(|i| i.pin);
         let token = AdminToken::new(random(net.as_ref()), key.public(), pin);
         let known = store.setting(ADMIN_SETTING).await?.is_some();
@@ -124,16 +140,16 @@ impl Broker {
                 .run(move |tx| Box::pin(async move { tx.set(ADMIN_SETTING, &digest.0).await }))
                 .await?;
         }
-        let addr = config.listen;
-        let listening = |error| BrokerError::Listen { addr, error };
-        let listener = net.tcp_bind(addr).await.map_err(listening)?;
-        let addr = listener.local_addr().map_err(listening)?;
         let scheme = if identity.is_some() { "https" } else { "http" };
         let url = config.public_url.unwrap_or_else(|| format!("{scheme}://{addr}"));
         let (stop, stopping) = watch::channel(false);
         let inner = Arc::new(Inner {
             started: net.now(),
             rates: Mutex::new(RateLimiter::new(config.policy.limits.rate, RATE_KEYS)),
+            answers: Mutex::new(RateLimiter::new(
+                config.policy.limits.rate.saturating_mul(ANSWERS_PER_SEND),
+                RATE_KEYS,
+            )),
             registry: Registry::new(config.policy.sockets_per_mesh),
             policy: config.policy,
             metrics: Metrics::default(),
@@ -220,10 +236,10 @@ async fn accept(inner: Arc<Inner>, listener: Box<dyn Listener>, tls: Option<TlsA
         };
         let (router, tls) = (router.clone(), tls.clone());
         tokio::spawn(async move {
-            if let Err(e) = connection(stream, tls, router).await {
+            let place = Place(Arc::new(permit));
+            if let Err(e) = connection(stream, tls, router, place).await {
                 tracing::debug!(%from, error = %e, "connection ended");
             }
-            drop(permit);
         });
     }
 }
@@ -234,6 +250,7 @@ async fn connection(
     stream: BoxStream,
     tls: Option<TlsAcceptor>,
     router: axum::Router,
+    place: Place,
 ) -> Result<(), Failed> {
     let (stream, binding): (BoxStream, _) = match tls {
         None => (stream, None),
@@ -244,7 +261,7 @@ async fn connection(
             (Box::new(stream), Some(Hash(exporter)))
         }
     };
-    let router = router.layer(axum::Extension(Binding(binding)));
+    let router = router.layer(axum::Extension(Binding(binding))).layer(axum::Extension(place));
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(OPENING)
@@ -258,15 +275,25 @@ async fn sweep(inner: Arc<Inner>) {
     let mut tick = tokio::time::interval(SWEEP);
     loop {
         tick.tick().await;
-        let now = inner.net.unix_ms();
-        match inner.writer.run(move |tx| Box::pin(async move { tx.sweep(now).await })).await {
-            Ok(swept) => {
-                inner.metrics.expired.inc_by(swept.expired);
-                if swept.expired + swept.forgotten > 0 {
-                    tracing::debug!(expired = swept.expired, forgotten = swept.forgotten, "swept");
-                }
+        // A batch at a time, so that others get their turn in between, until nothing is left.
+        while sweep_once(&inner).await {}
+    }
+}
+
+/// Sweeps one batch; whether there is more to do.
+async fn sweep_once(inner: &Inner) -> bool {
+    let now = inner.net.unix_ms();
+    match inner.writer.run(move |tx| Box::pin(async move { tx.sweep(now).await })).await {
+        Ok(swept) => {
+            inner.metrics.expired.inc_by(swept.expired);
+            if swept.expired + swept.forgotten > 0 {
+                tracing::debug!(expired = swept.expired, forgotten = swept.forgotten, "swept");
             }
-            Err(e) => tracing::error!(error = %e, "sweep failed"),
+            swept.more
+        }
+        Err(e) => {
+            tracing::error!(error = %e, "sweep failed");
+            false
         }
     }
 }

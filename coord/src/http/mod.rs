@@ -8,7 +8,7 @@ mod meshes;
 mod page;
 mod upgrade;
 
-pub(crate) use upgrade::Binding;
+pub(crate) use upgrade::{Binding, Place};
 
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ use crate::serve::{AGENT, Inner};
 
 /// Largest request body: a claim or a genesis is under 4 KiB.
 const MAX_BODY: usize = 64 * 1024;
+/// Longest time for a whole request; the WebSocket's own life starts after it.
+const REQUEST: tokio::time::Duration = tokio::time::Duration::from_secs(15);
 
 pub(crate) type Shared = State<Arc<Inner>>;
 
@@ -41,9 +43,19 @@ pub(crate) fn router(inner: Arc<Inner>) -> Router {
         .route("/health", get(health))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(method)
         .fallback(missing)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn(in_time))
         .with_state(inner)
+}
+
+/// Ends requests whose body does not come.
+async fn in_time(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    match tokio::time::timeout(REQUEST, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
 }
 
 /// An error answer: the status follows from the code.
@@ -145,6 +157,14 @@ async fn metrics(State(inner): Shared) -> Response {
     }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], inner.metrics.render()).into_response()
+}
+
+async fn method() -> Response {
+    let error = HttpError {
+        code: "bad_method".to_owned(),
+        message: "this address has another method, GET or POST".to_owned(),
+    };
+    (StatusCode::METHOD_NOT_ALLOWED, Json(error)).into_response()
 }
 
 async fn missing() -> Response {

@@ -11,6 +11,7 @@ use meshwire_signaling::Hash;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::code;
 use meshwire_signaling::limits::MAX_FRAME;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -28,6 +29,13 @@ const WRITE_BUFFER: usize = 64 * 1024;
 #[derive(Clone, Copy)]
 pub(crate) struct Binding(pub(crate) Option<Hash>);
 
+/// A connection's place among those that the broker allows; given back with the last clone.
+#[derive(Clone)]
+pub(crate) struct Place(
+    #[allow(dead_code)] // held for its drop alone
+    pub(crate)  Arc<OwnedSemaphorePermit>,
+);
+
 pub(super) async fn upgrade(State(inner): Shared, mut request: Request) -> Response {
     let (accept, encoding) = match check(request.headers()) {
         Ok(checked) => checked,
@@ -37,7 +45,11 @@ pub(super) async fn upgrade(State(inner): Shared, mut request: Request) -> Respo
         return Failure::new(code::MALFORMED, "this connection cannot be upgraded").into_response();
     };
     let binding = request.extensions().get::<Binding>().and_then(|b| b.0);
-    tokio::spawn(serve(inner, upgrading, encoding, binding));
+    let place = request.extensions().get::<Place>().cloned();
+    tokio::spawn(async move {
+        serve(inner, upgrading, encoding, binding).await;
+        drop(place);
+    });
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
         (header::UPGRADE, HeaderValue::from_static("websocket")),

@@ -13,7 +13,8 @@ use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 
 use super::{
-    Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE, MemberRow, Store,
+    Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE,
+    MAX_QUEUE_PER_AUTHOR, MemberRow, Store,
 };
 use crate::core::accept::{Plan, TargetKind};
 
@@ -227,6 +228,17 @@ pub async fn claims(store: Arc<dyn Store>) {
     assert_eq!(ids(&again), vec![5, 1, 2]);
     assert!(again.iter().all(|c| c.attempt == 2));
     assert_eq!(ids(&claim(s, claim_of(2, 4, NOW + LEASE, 2)).await), vec![5, 1]);
+    // What waits, and when it can be had.
+    let waits = async |conn: u64, at: u64| s.waiting(&MESH, &key(2), conn, at).await.unwrap();
+    let seen = waits(9, NOW + LEASE + 1).await;
+    assert!(
+        seen.elsewhere && seen.next == Some(NOW + LEASE),
+        "2's and 3's leases are over, 4's not"
+    );
+    assert!(!waits(4, NOW + LEASE + 1).await.elsewhere, "its own claims");
+    assert!(!waits(9, NOW + 99_000).await.elsewhere, "all leases are over");
+    let nobody = s.waiting(&MESH, &key(3), 1, NOW).await.unwrap();
+    assert_eq!((nobody.next, nobody.elsewhere), (None, false));
     // Not now.
     let mut tx = s.begin().await.unwrap();
     tx.release_all().await.unwrap();
@@ -310,12 +322,23 @@ pub async fn bounds(store: Arc<dyn Store>) {
     let s = store.as_ref();
     found(s).await;
     let mut tx = s.begin().await.unwrap();
-    for id in 0..MAX_QUEUE as u64 {
+    let share = MAX_QUEUE_PER_AUTHOR as u64;
+    for id in 0..share {
         assert_eq!(tx.accept(&plan(1, 2, id + 1), NOW).await.unwrap(), Accepted::New);
     }
-    let more = plan(1, 2, MAX_QUEUE as u64 + 1);
-    assert_eq!(tx.accept(&more, NOW).await.unwrap(), Accepted::QueueFull);
+    let more = plan(1, 2, share + 1);
+    assert_eq!(tx.accept(&more, NOW).await.unwrap(), Accepted::QueueFull, "its author's share");
     assert_eq!(tx.accept(&plan(1, 3, 1 << 20), NOW).await.unwrap(), Accepted::New);
+    let authors = u8::try_from(MAX_QUEUE / MAX_QUEUE_PER_AUTHOR).unwrap();
+    for author in 10..10 + authors - 1 {
+        for id in 0..share {
+            assert_eq!(tx.accept(&plan(author, 2, id + 1), NOW).await.unwrap(), Accepted::New);
+        }
+    }
+    assert_eq!(tx.accept(&plan(3, 2, 1), NOW).await.unwrap(), Accepted::QueueFull, "all of it");
+    // What has expired but was not swept yet takes no room.
+    let later = Plan { expires_at: NOW + 900_000, ..plan(3, 2, 1) };
+    assert_eq!(tx.accept(&later, NOW + 100_000).await.unwrap(), Accepted::New);
     tx.commit().await.unwrap();
 }
 

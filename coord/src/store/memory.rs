@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use meshwire_signaling::attest::IdentityKind;
+use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::limits::{SKEW, ms};
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
-    Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE, MemberRow,
-    ReceiptPlace, ReceiptRow, Result, SWEEP_BATCH, Store, Swept, Tx, state,
+    Accepted, Claim, Claimed, DELEGATE_MEMORY, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE,
+    MAX_QUEUE_PER_AUTHOR, MemberRow, ReceiptPlace, ReceiptRow, Result, SWEEP_BATCH, Store, Swept,
+    Tx, Waiting, state,
 };
 use crate::core::accept::{Plan, TargetKind};
 use crate::core::presence::ConnId;
@@ -44,6 +46,14 @@ struct Stored {
     deliveries: BTreeMap<PublicKey, Delivery>,
 }
 
+impl Stored {
+    /// The least advanced recipient's state.
+    fn public_state(&self) -> MessageState {
+        let least = self.deliveries.values().map(|d| d.state).min();
+        state::public(least.unwrap_or(state::WAITING))
+    }
+}
+
 #[derive(Debug)]
 struct Delegate {
     member: PublicKey,
@@ -62,6 +72,8 @@ struct State {
     ids: HashMap<(MeshId, PublicKey, EnvelopeId), u64>,
     /// Waiting deliveries by recipient, in the order of claims.
     waiting: HashMap<(MeshId, PublicKey), BTreeMap<(u8, u64), ()>>,
+    /// How many of them are by each author: (mesh, recipient, author).
+    shares: HashMap<(MeshId, PublicKey, PublicKey), usize>,
     settings: HashMap<String, Vec<u8>>,
 }
 
@@ -76,6 +88,13 @@ impl State {
         if let Some(stored) = self.accepted.get_mut(&seq) {
             if let Some(queue) = self.waiting.get_mut(&(stored.mesh, *recipient)) {
                 queue.remove(&(stored.priority, seq));
+            }
+            let share = (stored.mesh, *recipient, stored.author);
+            if let Some(n) = self.shares.get_mut(&share) {
+                *n = n.saturating_sub(1);
+                if *n == 0 {
+                    self.shares.remove(&share);
+                }
             }
             if stored.deliveries.values().all(|d| d.state != state::WAITING) {
                 stored.envelope = None;
@@ -166,6 +185,37 @@ impl Store for MemoryStore {
 
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.0.lock().await.settings.get(name).cloned())
+    }
+
+    async fn waiting(
+        &self,
+        mesh: &MeshId,
+        recipient: &PublicKey,
+        conn: ConnId,
+        now: UnixMillis,
+    ) -> Result<Waiting> {
+        let state = self.0.lock().await;
+        let queue = state.waiting.get(&(*mesh, *recipient));
+        let stored = queue.into_iter().flat_map(BTreeMap::keys);
+        let live = stored.filter_map(|(_, seq)| state.accepted.get(seq));
+        let mut waiting = Waiting::default();
+        for d in live.filter(|s| s.expires_at > now).filter_map(|s| s.deliveries.get(recipient)) {
+            let next = waiting.next.map_or(d.claim_until, |n| n.min(d.claim_until));
+            waiting.next = Some(next);
+            waiting.elsewhere |= d.claim.is_some_and(|c| c != conn) && d.claim_until > now;
+        }
+        Ok(waiting)
+    }
+
+    async fn accepted(
+        &self,
+        mesh: &MeshId,
+        author: &PublicKey,
+        id: &EnvelopeId,
+    ) -> Result<Option<(Hash, MessageState)>> {
+        let state = self.0.lock().await;
+        let seq = state.ids.get(&(*mesh, *author, *id));
+        Ok(seq.and_then(|seq| state.accepted.get(seq)).map(|s| (s.hash, s.public_state())))
     }
 
     async fn queue_depth(&self) -> Result<u64> {
@@ -289,8 +339,7 @@ impl Tx for MemoryTx {
             if stored.hash != plan.hash {
                 return Ok(Accepted::Conflict);
             }
-            let least = stored.deliveries.values().map(|d| d.state).min();
-            return Ok(Accepted::Duplicate(state::public(least.unwrap_or(state::WAITING))));
+            return Ok(Accepted::Duplicate(stored.public_state()));
         }
         let slot = (plan.mesh, plan.recipient);
         match plan.target {
@@ -305,9 +354,17 @@ impl Tx for MemoryTx {
             },
         }
         let queue = s.waiting.entry(slot).or_default();
-        if queue.len() >= MAX_QUEUE {
-            return Ok(Accepted::QueueFull);
+        let share = s.shares.entry((plan.mesh, plan.recipient, plan.author)).or_default();
+        if queue.len() >= MAX_QUEUE || *share >= MAX_QUEUE_PER_AUTHOR {
+            // Close to a bound, count exactly: what has expired takes no room.
+            let live = queue.keys().filter_map(|(_, seq)| s.accepted.get(seq));
+            let live: Vec<_> = live.filter(|e| e.expires_at > now).map(|e| e.author).collect();
+            let by_author = live.iter().filter(|a| **a == plan.author).count();
+            if live.len() >= MAX_QUEUE || by_author >= MAX_QUEUE_PER_AUTHOR {
+                return Ok(Accepted::QueueFull);
+            }
         }
+        *share += 1;
         s.next += 1;
         queue.insert((plan.priority, s.next), ());
         s.ids.insert(name, s.next);
@@ -411,8 +468,13 @@ impl Tx for MemoryTx {
     }
 
     async fn confirm(&mut self, d: &DeliveryRef) -> Result<()> {
-        if let Some((_, delivery)) = self.0.delivery(d) {
-            delivery.confirmed = true;
+        let seq = self.0.ids.get(&(d.mesh, d.author, d.id)).copied();
+        let stored = seq.and_then(|seq| self.0.accepted.get_mut(&seq));
+        for (recipient, delivery) in stored.into_iter().flat_map(|s| &mut s.deliveries) {
+            // A session's end is attested by its member, whose key is not the recipient's.
+            if *recipient == d.recipient || delivery.state == state::GONE {
+                delivery.confirmed = true;
+            }
         }
         Ok(())
     }
@@ -420,7 +482,9 @@ impl Tx for MemoryTx {
     async fn sweep(&mut self, now: UnixMillis) -> Result<Swept> {
         let s = &mut *self.0;
         let mut swept = Swept::default();
-        let over = s.accepted.iter().filter(|(_, e)| e.expires_at <= now);
+        let settled = |e: &Stored| e.deliveries.values().all(|d| d.state != state::WAITING);
+        let kept = |e: &Stored| settled(e) && e.expires_at > now.saturating_sub(ms(SKEW));
+        let over = s.accepted.iter().filter(|(_, e)| e.expires_at <= now && !kept(e));
         let over: Vec<u64> = over.map(|(seq, _)| *seq).take(SWEEP_BATCH as usize).collect();
         for seq in over {
             let Some(stored) = s.accepted.get_mut(&seq) else { continue };
@@ -444,6 +508,9 @@ impl Tx for MemoryTx {
                 swept.forgotten += 1;
             }
         }
+        let batch = u64::from(SWEEP_BATCH);
+        swept.more = swept.expired == batch || swept.forgotten == batch;
+        s.delegates.retain(|_, d| d.expires_at > now.saturating_sub(ms(DELEGATE_MEMORY)));
         Ok(swept)
     }
 

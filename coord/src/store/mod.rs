@@ -13,11 +13,13 @@ mod memory;
 mod sqlite;
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::invite::Role;
+use meshwire_signaling::limits::MAX_TTL;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 
@@ -29,6 +31,13 @@ use crate::core::presence::ConnId;
 
 /// Most deliveries that may wait for one recipient; one more is refused with `queue_full`.
 pub const MAX_QUEUE: usize = 10_000;
+/// Most of them by one author: nobody can close another's mailbox alone.
+pub const MAX_QUEUE_PER_AUTHOR: usize = 2_000;
+/// How long an ended session or service is remembered, so that mail to it names its member: as
+/// long as an envelope to it can live.
+pub const DELEGATE_MEMORY: Duration = MAX_TTL;
+/// How long a silent outbox instance is remembered.
+pub const INSTANCE_MEMORY: Duration = Duration::from_secs(90 * 86_400);
 /// Outbox instances remembered per member; older ones are forgotten first.
 pub const MAX_INSTANCES: u32 = 16;
 /// Most rows that one sweep handles, so that it never holds the writer for long.
@@ -163,6 +172,15 @@ pub struct ReceiptRow {
 /// Where a receipt stands among its author's: the envelope's number, then the recipient.
 pub type ReceiptPlace = (u64, PublicKey);
 
+/// What waits for a recipient and could not be claimed now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// When the next of it can be claimed, Unix milliseconds.
+    pub next: Option<UnixMillis>,
+    /// Whether another connection has claims on some of it.
+    pub elsewhere: bool,
+}
+
 /// How a sweep went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
@@ -170,6 +188,8 @@ pub struct Swept {
     pub expired: u64,
     /// Envelopes forgotten altogether.
     pub forgotten: u64,
+    /// Whether there may be more to do at once.
+    pub more: bool,
 }
 
 /// Reads, and the way to a transaction.
@@ -211,6 +231,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<ReceiptRow>>;
     /// A broker-wide value.
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// What waits for a recipient, as seen from a connection.
+    async fn waiting(
+        &self,
+        mesh: &MeshId,
+        recipient: &PublicKey,
+        conn: ConnId,
+        now: UnixMillis,
+    ) -> Result<Waiting>;
+    /// The hash and state of an envelope that was accepted.
+    async fn accepted(
+        &self,
+        mesh: &MeshId,
+        author: &PublicKey,
+        id: &EnvelopeId,
+    ) -> Result<Option<(Hash, MessageState)>>;
     /// How many deliveries wait.
     async fn queue_depth(&self) -> Result<u64>;
     /// Whether the database answers and has this version's migrations.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use meshwire_signaling::attest::IdentityKind;
+use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::invite::Role;
 use meshwire_signaling::limits::{SKEW, ms};
 use meshwire_signaling::receipt::Verdict;
-use meshwire_signaling::{EnvelopeId, InstanceId, MeshId, PublicKey, UnixMillis};
+use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
@@ -16,8 +17,9 @@ use sqlx::sqlite::{
 use sqlx::{Row, Sqlite, Transaction};
 
 use super::{
-    Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MAX_QUEUE, MemberRow,
-    ReceiptPlace, ReceiptRow, Result, SWEEP_BATCH, Store, StoreError, Swept, Tx, same, state,
+    Accepted, Claim, Claimed, DELEGATE_MEMORY, DeliveryRef, INSTANCE_MEMORY, InviteRow,
+    MAX_INSTANCES, MAX_QUEUE, MAX_QUEUE_PER_AUTHOR, MemberRow, ReceiptPlace, ReceiptRow, Result,
+    SWEEP_BATCH, Store, StoreError, Swept, Tx, Waiting, same, state,
 };
 use crate::core::accept::{Plan, TargetKind};
 use crate::core::presence::ConnId;
@@ -244,6 +246,49 @@ impl Store for SqliteStore {
         Ok(row.fetch_optional(&self.read).await?.map(|r| r.try_get("value")).transpose()?)
     }
 
+    async fn waiting(
+        &self,
+        mesh: &MeshId,
+        recipient: &PublicKey,
+        conn: ConnId,
+        now: UnixMillis,
+    ) -> Result<Waiting> {
+        let row = sqlx::query(
+            "SELECT MIN(claim_until) AS next,
+                    MAX(claim IS NOT NULL AND claim <> ?1 AND claim_until > ?4) AS elsewhere
+             FROM deliveries
+             WHERE mesh = ?2 AND recipient = ?3 AND state = 0 AND expires_at > ?4",
+        )
+        .bind(int(conn))
+        .bind(&mesh.0[..])
+        .bind(&recipient.0[..])
+        .bind(int(now))
+        .fetch_one(&self.read)
+        .await?;
+        let elsewhere: Option<i64> = row.try_get("elsewhere")?;
+        Ok(Waiting { next: maybe_time(&row, "next")?, elsewhere: elsewhere == Some(1) })
+    }
+
+    async fn accepted(
+        &self,
+        mesh: &MeshId,
+        author: &PublicKey,
+        id: &EnvelopeId,
+    ) -> Result<Option<(Hash, MessageState)>> {
+        let row = sqlx::query(SELECT_ACCEPTED)
+            .bind(&mesh.0[..])
+            .bind(&author.0[..])
+            .bind(id.to_string())
+            .fetch_optional(&self.read)
+            .await?;
+        row.map(|r| {
+            let hash: &[u8] = r.try_get("hash")?;
+            let hash = Hash::try_from(hash).map_err(|_| StoreError::Corrupt("hash"))?;
+            Ok((hash, state::public(r.try_get("state")?)))
+        })
+        .transpose()
+    }
+
     async fn queue_depth(&self) -> Result<u64> {
         let row = sqlx::query("SELECT COUNT(*) AS n FROM deliveries WHERE state = 0");
         Ok(uint(row.fetch_one(&self.read).await?.try_get("n")?))
@@ -295,17 +340,32 @@ impl SqliteTx {
         })
     }
 
-    async fn queue_full(&mut self, plan: &Plan) -> Result<bool> {
-        let row = sqlx::query(
-            "SELECT 1 FROM deliveries WHERE mesh = ? AND recipient = ? AND state = 0
-             LIMIT 1 OFFSET ?",
-        )
-        .bind(&plan.mesh.0[..])
-        .bind(&plan.recipient.0[..])
-        .bind(int(MAX_QUEUE as u64 - 1))
-        .fetch_optional(&mut *self.0)
-        .await?;
-        Ok(row.is_some())
+    /// Whether a recipient's queue, or an author's share of it, is full. Indexes alone answer that;
+    /// only close to a bound it is counted what has expired and takes no room.
+    async fn queue_full(&mut self, plan: &Plan, now: UnixMillis) -> Result<bool> {
+        const NEAR: &str = "SELECT
+             EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_by_author
+                     WHERE mesh = ?1 AND recipient = ?2 AND state = 0 LIMIT 1 OFFSET ?5)
+             OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_by_author
+                        WHERE mesh = ?1 AND recipient = ?2 AND author = ?3 AND state = 0
+                        LIMIT 1 OFFSET ?6) AS full, ?4";
+        const EXACT: &str = "SELECT COUNT(*) > ?5 OR SUM(author = ?3) > ?6 AS full FROM deliveries
+             WHERE mesh = ?1 AND recipient = ?2 AND state = 0 AND expires_at > ?4";
+        for query in [NEAR, EXACT] {
+            let row = sqlx::query(query)
+                .bind(&plan.mesh.0[..])
+                .bind(&plan.recipient.0[..])
+                .bind(&plan.author.0[..])
+                .bind(int(now))
+                .bind(int(MAX_QUEUE as u64 - 1))
+                .bind(int(MAX_QUEUE_PER_AUTHOR as u64 - 1))
+                .fetch_one(&mut *self.0)
+                .await?;
+            if row.try_get::<Option<i64>, _>("full")? != Some(1) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -495,7 +555,7 @@ impl Tx for SqliteTx {
         if let Some(refused) = self.target_missing(plan, now).await? {
             return Ok(refused);
         }
-        if self.queue_full(plan).await? {
+        if self.queue_full(plan, now).await? {
             return Ok(Accepted::QueueFull);
         }
         let seq = sqlx::query(
@@ -643,7 +703,8 @@ impl Tx for SqliteTx {
 
     async fn confirm(&mut self, d: &DeliveryRef) -> Result<()> {
         sqlx::query(
-            "UPDATE deliveries SET confirmed = 1 WHERE recipient = ? AND seq =
+            // A session's end is attested by its member, whose key is not the recipient's.
+            "UPDATE deliveries SET confirmed = 1 WHERE (recipient = ? OR state = 3) AND seq =
                (SELECT seq FROM accepted WHERE mesh = ? AND author = ? AND id = ?)",
         )
         .bind(&d.recipient.0[..])
@@ -665,7 +726,7 @@ impl Tx for SqliteTx {
         .bind(SWEEP_BATCH)
         .execute(&mut *self.0)
         .await?;
-        sqlx::query(
+        let bodies = sqlx::query(
             "DELETE FROM bodies WHERE seq IN
              (SELECT seq FROM accepted JOIN bodies USING (seq) WHERE expires_at <= ? LIMIT ?)",
         )
@@ -681,7 +742,19 @@ impl Tx for SqliteTx {
         .bind(SWEEP_BATCH)
         .execute(&mut *self.0)
         .await?;
-        Ok(Swept { expired: expired.rows_affected(), forgotten: forgotten.rows_affected() })
+        for (forget, memory) in [
+            ("DELETE FROM delegates WHERE expires_at <= ?", DELEGATE_MEMORY),
+            ("DELETE FROM instances WHERE at <= ?", INSTANCE_MEMORY),
+        ] {
+            sqlx::query(forget)
+                .bind(int(now.saturating_sub(ms(memory))))
+                .execute(&mut *self.0)
+                .await?;
+        }
+        let (expired, forgotten) = (expired.rows_affected(), forgotten.rows_affected());
+        let batch = u64::from(SWEEP_BATCH);
+        let more = expired == batch || bodies.rows_affected() == batch || forgotten == batch;
+        Ok(Swept { expired, forgotten, more })
     }
 
     async fn set(&mut self, name: &str, value: &[u8]) -> Result<()> {

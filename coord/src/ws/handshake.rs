@@ -134,15 +134,27 @@ async fn welcome(inner: &Inner, greeting: Greeting) -> Result<Guest, Refusal> {
         // `admit` refuses strangers.
         return Err(Refusal::new(code::UNAUTHORIZED, "this key is no member of the mesh"));
     };
-    let noted = note(inner, &greeting, mesh, key, member, instance).await.map_err(unavailable)?;
-    if !noted {
-        // Another connection said the same hello counter in between.
-        let text = "this instance has said a later hello before: make a new instance";
-        return Err(Refusal::new(code::STALE_INSTANCE, text));
+    match note(inner, &greeting, mesh, key, member, instance).await.map_err(unavailable)? {
+        Noted::Done => {}
+        Noted::Stale => {
+            // Another connection said the same hello counter in between.
+            let text = "this instance has said a later hello before: make a new instance";
+            return Err(Refusal::new(code::STALE_INSTANCE, text));
+        }
+        Noted::Foreign => {
+            return Err(Refusal::new(code::FORBIDDEN, "this key belongs to another member"));
+        }
     }
     let conn = inner.next_conn.fetch_add(1, Ordering::Relaxed);
     let attach = Attach { conn, mesh, member, key, kind: greeting.body.kind, instance };
     Ok(Guest { attach, hello: greeting.hash, member: member_row })
+}
+
+/// What became of a hello in the store.
+enum Noted {
+    Done,
+    Stale,
+    Foreign,
 }
 
 /// Makes the hello's counter, and a session's existence, durable.
@@ -153,22 +165,26 @@ async fn note(
     key: PublicKey,
     member: PublicKey,
     instance: InstanceId,
-) -> Result<bool, StoreError> {
+) -> Result<Noted, StoreError> {
     let (counter, kind) = (greeting.body.counter, greeting.body.kind);
     let (attested, now) = (greeting.attested_until, inner.net.unix_ms());
     inner
         .writer
         .run(move |tx| {
             Box::pin(async move {
-                let grown = tx.hello(&mesh, &key, &instance, counter, now).await?;
-                let ours = match attested {
-                    Some(until) if kind != IdentityKind::Member => {
-                        tx.delegate(&mesh, &key, &member, kind, until).await?
+                if kind != IdentityKind::Member {
+                    let until = attested.unwrap_or(now);
+                    let foreign = tx.member(&mesh, &key).await?.is_some()
+                        || !tx.delegate(&mesh, &key, &member, kind, until).await?;
+                    if foreign {
+                        return Ok(Noted::Foreign);
                     }
-                    _ => true,
-                };
+                }
+                if !tx.hello(&mesh, &key, &instance, counter, now).await? {
+                    return Ok(Noted::Stale);
+                }
                 tx.seen(&mesh, &member, now).await?;
-                Ok(grown && ours)
+                Ok(Noted::Done)
             })
         })
         .await
@@ -243,6 +259,7 @@ pub(super) fn known_code(code: &str) -> &'static str {
         code::ALREADY_CONNECTED,
         code::CAPACITY,
         code::FEATURE_MISSING,
+        code::FORBIDDEN,
         code::RATE_LIMITED,
         code::TOO_LARGE,
         code::BAD_ENVELOPE,

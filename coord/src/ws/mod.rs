@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::Frame;
 use meshwire_signaling::{Hash, MeshId, PublicKey};
@@ -86,6 +87,9 @@ pub(crate) struct Conn {
     id: ConnId,
     mesh: MeshId,
     member: PublicKey,
+    /// The identity that said hello, and what it is.
+    key: PublicKey,
+    kind: IdentityKind,
     /// Hash of the hello, which binds refer to.
     hello: Hash,
     handle: Handle,
@@ -120,6 +124,8 @@ pub(crate) async fn run(
         id: guest.attach.conn,
         mesh: guest.attach.mesh,
         member: guest.attach.member,
+        key: guest.attach.key,
+        kind: guest.attach.kind,
         hello: guest.hello,
         handle: handle.clone(),
         window: Mutex::new(Window::new(window)),
@@ -147,6 +153,8 @@ pub(crate) async fn run(
     let pump = tokio::spawn(pump::run(conn.clone()));
     let end = read::run(&conn, stream, encoding, done_tx).await;
     pump.abort();
+    // It may be about to claim: only when it has ended can its claims be given back.
+    let _ = pump.await;
     leave(&conn).await;
     // What had been submitted is still answered, unless the socket is gone.
     let _ = completer.await;

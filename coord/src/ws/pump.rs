@@ -18,6 +18,8 @@ use crate::store::{Claim, Claimed, StoreError};
 const RECEIPTS: usize = 256;
 /// Authors whose chains are remembered as sent; beyond that, chains are sent again.
 const INTRODUCED: usize = 10_000;
+/// Shortest wait for a claim's end: the wall clock, which the store goes by, may disagree with itself.
+const SOONEST: Duration = Duration::from_millis(20);
 /// How long the pump waits after the database failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -26,9 +28,9 @@ pub(super) async fn run(conn: Shared) {
     let mut introduced = HashSet::new();
     let mut drained = false;
     loop {
-        match round(&conn, &mut introduced, &mut drained).await {
+        let wait = match round(&conn, &mut introduced, &mut drained).await {
             Ok(Step::More) => continue,
-            Ok(Step::Wait) => {}
+            Ok(Step::Wait(wait)) => wait,
             Ok(Step::Gone) => return,
             Err(e) => {
                 tracing::error!(conn = conn.id, error = %e, "claiming failed");
@@ -37,28 +39,32 @@ pub(super) async fn run(conn: Shared) {
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
-        }
-        let deadline = conn.window().next_deadline();
-        let lease = async {
-            match deadline {
-                Some(at) => {
-                    let left = at.saturating_sub(conn.tick());
-                    tokio::time::sleep(Duration::from_millis(left)).await;
-                }
-                None => std::future::pending().await,
-            }
         };
         tokio::select! {
             () = conn.handle.wake.notified() => {}
-            () = lease => {}
+            () = pause(wait) => {}
         }
     }
 }
 
 enum Step {
     More,
-    Wait,
+    /// Until something happens, or for this long.
+    Wait(Option<Duration>),
     Gone,
+}
+
+async fn pause(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The time until the window's earliest lease ends: with a full window nothing else makes room.
+fn full(conn: &Shared) -> Step {
+    let deadline = conn.window().next_deadline();
+    Step::Wait(deadline.map(|at| Duration::from_millis(at.saturating_sub(conn.tick()))))
 }
 
 async fn round(
@@ -77,14 +83,14 @@ async fn round(
     let now = conn.tick();
     let room = conn.window().room(now);
     if room == 0 {
-        return Ok(Step::Wait);
+        return Ok(full(conn));
     }
     let mut pushed = false;
-    for recipient in identities {
+    for recipient in identities.iter().copied() {
         let now = conn.tick();
         let limit = conn.window().room(now);
         if limit == 0 {
-            return Ok(Step::Wait);
+            return Ok(full(conn));
         }
         let batch = claim(conn, recipient, limit).await?;
         if !batch.is_empty() {
@@ -103,13 +109,22 @@ async fn round(
     if pushed {
         return Ok(Step::More);
     }
-    if !*drained {
+    // What is claimed, or was put off, can be had later; the store knows when, whoever has it.
+    let now = conn.inner.net.unix_ms();
+    let (mut next, mut elsewhere) = (None, false);
+    for recipient in &identities {
+        let waiting = conn.inner.store.waiting(&conn.mesh, recipient, conn.id, now).await?;
+        next = next.into_iter().chain(waiting.next).min();
+        elsewhere |= waiting.elsewhere;
+    }
+    if !*drained && !elsewhere {
         *drained = true;
         if conn.handle.out.send(Drained {}.into()).await.is_err() {
             return Ok(Step::Gone);
         }
     }
-    Ok(Step::Wait)
+    let left = |at: u64| Duration::from_millis(at.saturating_sub(now)).max(SOONEST);
+    Ok(Step::Wait(next.map(left)))
 }
 
 /// Pushes all receipts that wait for an author. False if the connection is gone.

@@ -2,14 +2,15 @@
 
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
+use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::{self, Encoding};
 use meshwire_signaling::envelope::StateHead;
 use meshwire_signaling::frame::{
-    Bind, Bound, ClientAck, ClientNack, ErrorFrame, Frame, FrameError, Goaway, ListPeers, PeerInfo,
-    Peers, Send, close, code,
+    Accepted, Bind, Bound, ClientAck, ClientNack, ErrorFrame, Frame, FrameError, Goaway,
+    InviteCreate, InviteList, InviteRevoke, ListPeers, PeerInfo, Peers, Send, close, code,
 };
 use meshwire_signaling::limits::{CLAIM_LEASE, MAX_PEERS_PAGE, STALE_AFTER, ms};
-use meshwire_signaling::receipt::{Receipt, Verdict};
+use meshwire_signaling::receipt::{MAX_REASON, Receipt, Verdict};
 use meshwire_signaling::{Priority, PublicKey};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -19,7 +20,7 @@ use super::handshake::{frame, known_code};
 use super::registry::Shared;
 use super::{Close, Socket};
 use crate::config::Mutant;
-use crate::core::accept;
+use crate::core::accept::{self, Author};
 use crate::core::hello::check_bind;
 use crate::http::invites;
 use crate::metrics::Reason;
@@ -27,6 +28,8 @@ use crate::store::{DeliveryRef, StoreError};
 
 /// Undecodable frames after which a connection is closed: a broken client, or a probing one.
 const MAX_MALFORMED: u32 = 32;
+/// Identities of one connection: each comes and goes before everybody in the mesh.
+const MAX_IDENTITIES: usize = 64;
 /// Bytes of chains in one page of peers: with base64 and the rest it stays below a frame's limit.
 const PAGE_BYTES: usize = 128 * 1024;
 
@@ -60,12 +63,21 @@ pub(super) async fn run(
             Ok(Some(Err(WsError::Capacity(_)))) => {
                 return Some((close::TOO_BIG, "frame too large".into()));
             }
+            Ok(Some(Err(WsError::Utf8(_)))) => return Some((close::NOT_TEXT, "not UTF-8".into())),
+            Ok(Some(Err(WsError::Protocol(e)))) => {
+                return Some((close::PROTOCOL, e.to_string()));
+            }
             Ok(Some(Err(_) | Ok(Message::Close(_)))) => return None,
             Ok(Some(Ok(msg))) => msg,
         };
         let answer = match frame(&msg, encoding) {
             None => continue,
             Some(Ok(frame)) => handle(conn, frame, &due).await,
+            // A newer node may ask for what we do not know: that is no fault, but not free either.
+            Some(Err(e @ FrameError::UnknownType { .. })) => {
+                let error = allowed(conn).err().unwrap_or_else(|| undecodable(&e));
+                Some(ErrorFrame { req: undecodable(&e).req, ..error }.into())
+            }
             Some(Err(e)) => {
                 malformed += 1;
                 conn.inner.metrics.malformed.inc();
@@ -99,12 +111,22 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
     {
         return Some(error.to_req(Some(req)).into());
     }
+    if let Frame::Bind(Bind { req, .. })
+    | Frame::InviteCreate(InviteCreate { req, .. })
+    | Frame::InviteList(InviteList { req })
+    | Frame::InviteRevoke(InviteRevoke { req, .. }) = &frame
+        && let Err(refused) = member_only(conn, *req)
+    {
+        return Some(refused);
+    }
     match frame {
         Frame::Send(send) => self::send(conn, send, due).await,
         Frame::ClientAck(ack) => client_ack(conn, ack, due).await,
         Frame::ClientNack(nack) => client_nack(conn, nack, due).await,
         Frame::ReceiptAck(ack) => {
-            if conn.inner.registry.speaks_for(conn.id, &ack.from) {
+            if conn.inner.registry.speaks_for(conn.id, &ack.from)
+                && conn.inner.take_answer(conn.mesh, conn.member)
+            {
                 let d = DeliveryRef {
                     mesh: conn.mesh,
                     author: ack.from,
@@ -144,8 +166,7 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
     }
 }
 
-/// The number of a request that costs the broker something; answers to deliveries are free, since
-/// the window bounds them.
+/// The number of a request that counts against the member's rate; answers have a rate of their own.
 fn request(frame: &Frame) -> Option<u64> {
     match frame {
         Frame::Bind(f) => Some(f.req),
@@ -155,6 +176,16 @@ fn request(frame: &Frame) -> Option<u64> {
         Frame::InviteRevoke(f) => Some(f.req),
         _ => None,
     }
+}
+
+/// Only a member itself manages invites and binds further identities: a session's capabilities may
+/// be narrower than its member's.
+fn member_only(conn: &Shared, req: u64) -> Result<(), Frame> {
+    if conn.kind == IdentityKind::Member {
+        return Ok(());
+    }
+    let text = "only a member's own connection may ask for this, not a session's or service's";
+    Err(ErrorFrame::permanent(code::FORBIDDEN, text).to_req(Some(req)).into())
 }
 
 /// Takes a request off the member's rate.
@@ -174,12 +205,11 @@ async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
     let inner = &conn.inner;
     let req = send.req;
     let now = inner.net.unix_ms();
-    let id = send.envelope.header().ok().map(|h| h.id);
+    let name = send.envelope.header().ok().map(|h| (h.from.key, h.id));
+    let id = name.map(|n| n.1);
+    let hash = send.envelope.hash(&conn.mesh);
     let plan = allowed(conn)
-        .and_then(|()| {
-            let mine = |key: &PublicKey| inner.registry.speaks_for(conn.id, key);
-            accept::plan(send, &conn.mesh, mine, now)
-        })
+        .and_then(|()| accept::plan(send, &conn.mesh, |key| author(conn, key), now))
         .and_then(|plan| {
             if plan.queued || inner.registry.online(&plan.mesh, &plan.recipient) {
                 return Ok(plan);
@@ -190,6 +220,16 @@ async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) => {
+            // What was accepted before stays accepted, whatever has changed since (phase B0).
+            if let Some((author, id)) = name
+                && inner.registry.speaks_for(conn.id, &author)
+                && let Ok(Some((known, state))) =
+                    inner.store.accepted(&conn.mesh, &author, &id).await
+                && known == hash
+            {
+                inner.metrics.duplicates.inc();
+                return Some(Accepted { req, id, state, duplicate: true }.into());
+            }
             let reason = Reason { reason: known_code(&error.code) };
             inner.metrics.rejected.get_or_create(&reason).inc();
             return Some(ErrorFrame { id, ..error.to_req(Some(req)) }.into());
@@ -207,6 +247,17 @@ async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
     None
 }
 
+/// Whether a connection may send as `key`.
+fn author(conn: &Shared, key: &PublicKey) -> Author {
+    if !conn.inner.registry.speaks_for(conn.id, key) {
+        Author::Stranger
+    } else if *key == conn.member {
+        Author::Member
+    } else {
+        Author::Delegate
+    }
+}
+
 /// Submits the end of a delivery to the writer; the completer tells the author.
 async fn answer(
     conn: &Shared,
@@ -215,6 +266,11 @@ async fn answer(
     receipt: Option<Receipt>,
     due: &Due,
 ) {
+    let known = conn.window().answered(&(delivery.author, delivery.id, delivery.recipient));
+    if !known && !conn.inner.take_answer(conn.mesh, conn.member) {
+        // Late or made up, and too many of them: what was late comes again.
+        return;
+    }
     let bytes = receipt.as_ref().map(codec::to_msgpack);
     let pending = conn
         .inner
@@ -223,9 +279,7 @@ async fn answer(
             Box::pin(async move { tx.answer(&delivery, verdict, bytes.as_deref()).await })
         })
         .await;
-    if conn.window().answered(&(delivery.author, delivery.id, delivery.recipient)) {
-        conn.handle.wake();
-    }
+    conn.handle.wake();
     let _ = due.send(Completion::Answer { delivery, verdict, receipt, pending }).await;
 }
 
@@ -256,18 +310,33 @@ async fn client_ack(conn: &Shared, ack: ClientAck, due: &Due) -> Option<Frame> {
     }
 }
 
+/// What is wrong with a refusal's receipt, as far as the broker can tell.
+fn unfit(conn: &Shared, receipt: &Receipt, by: &PublicKey) -> Option<&'static str> {
+    let signer = if receipt.verdict == Verdict::Gone { &conn.member } else { by };
+    if receipt.verdict == Verdict::Delivered {
+        return Some("a client_nack cannot carry a `delivered` receipt");
+    }
+    if receipt.by != *signer {
+        return Some("the receipt is by another key than the refusal");
+    }
+    let long = receipt.reason.as_ref().is_some_and(|r| r.len() > MAX_REASON);
+    long.then_some("a receipt's reason has at most 64 bytes")
+}
+
 async fn client_nack(conn: &Shared, nack: ClientNack, due: &Due) -> Option<Frame> {
     let d = match delivery(conn, nack.from, nack.id, nack.by) {
         Err(error) => return Some(error),
         Ok(d) => d,
     };
     if nack.permanent {
-        if nack.receipt.as_ref().is_some_and(|r| r.verdict == Verdict::Delivered) {
-            let text = "a client_nack cannot carry a `delivered` receipt";
-            return Some(ErrorFrame::permanent(code::MALFORMED, text).into());
+        if let Some(wrong) = nack.receipt.as_ref().and_then(|r| unfit(conn, r, &nack.by)) {
+            return Some(ErrorFrame::permanent(code::MALFORMED, wrong).into());
         }
         let verdict = nack.receipt.as_ref().map_or(Verdict::Refused, |r| r.verdict);
         answer(conn, d, verdict, nack.receipt, due).await;
+        return None;
+    }
+    if !conn.inner.take_answer(conn.mesh, conn.member) {
         return None;
     }
     // Stays in the window until its lease would have ended: that is when it may come again.
@@ -287,6 +356,10 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
         Err(error) => return error.to_req(req).into(),
     };
     let (mesh, key, member) = (conn.mesh, bind.key, conn.member);
+    if inner.registry.identities(conn.id).len() >= MAX_IDENTITIES {
+        let text = format!("one connection speaks for at most {MAX_IDENTITIES} identities");
+        return ErrorFrame::permanent(code::CAPACITY, text).to_req(req).into();
+    }
     let noted = inner
         .writer
         .run(move |tx| {

@@ -78,7 +78,7 @@ impl Registry {
         let effects = state.presence.detach(conn.id);
         state.handles.remove(&conn.id);
         state.carry_out(effects, &conn.mesh, &conn.member, None, inner);
-        if identities.is_empty() { vec![conn.member] } else { identities }
+        if identities.is_empty() { vec![conn.key] } else { identities }
     }
 
     /// Whether somebody speaks for this identity now.
@@ -208,11 +208,11 @@ impl State {
     }
 }
 
-/// Gives a frame to a connection without waiting. One whose queue is full does not keep up.
+/// Gives news of presence to a connection without waiting. One that is busy misses it: news is
+/// advice, and the roster is read anew at each connect. The writer tells who does not read at all.
 pub(super) fn offer(handle: &Handle, frame: Frame, inner: &Inner) {
     if let Err(TrySendError::Full(_)) = handle.out.try_send(frame) {
-        inner.metrics.slow_consumers.inc();
-        handle.close(close::SLOW_CONSUMER, "slow_consumer");
+        inner.metrics.news_dropped.inc();
     }
 }
 

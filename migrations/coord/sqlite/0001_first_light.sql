@@ -42,6 +42,9 @@ CREATE TABLE delegates (
     PRIMARY KEY (mesh, key)
 ) WITHOUT ROWID;
 
+CREATE INDEX delegates_expiry ON delegates (expires_at);
+CREATE INDEX instances_age ON instances (at);
+
 CREATE TABLE invites (
     invite     BLOB PRIMARY KEY,
     mesh       BLOB NOT NULL REFERENCES meshes (mesh),
@@ -92,6 +95,7 @@ CREATE TABLE deliveries (
     PRIMARY KEY (seq, recipient)
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_waiting ON deliveries (mesh, recipient, priority, seq) WHERE state = 0;
+CREATE INDEX deliveries_by_author ON deliveries (mesh, recipient, author) WHERE state = 0;
 CREATE INDEX deliveries_claimed ON deliveries (claim) WHERE claim IS NOT NULL;
 CREATE INDEX receipts_waiting ON deliveries (mesh, author) WHERE receipt IS NOT NULL AND confirmed = 0;
 CREATE INDEX deliveries_expiry ON deliveries (expires_at) WHERE state = 0;
