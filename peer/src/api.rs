@@ -56,7 +56,7 @@ impl ApiError {
 }
 
 /// Founds a mesh on a broker.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct CreateMesh {
     /// The mesh's name.
     pub name: String,
@@ -69,12 +69,30 @@ pub struct CreateMesh {
 }
 
 /// Joins by an invite link.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Join {
     /// The whole link.
     pub invite: String,
     /// Our name in the mesh.
     pub member_name: String,
+}
+
+/// Shows all but the secrets.
+macro_rules! debug_without_secrets {
+    ($($ty:ident { $($field:ident),* })*) => {
+        $(impl std::fmt::Debug for $ty {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($ty))$(.field(stringify!($field), &self.$field))*
+                    .finish_non_exhaustive()
+            }
+        })*
+    };
+}
+
+debug_without_secrets! {
+    CreateMesh { name, broker_url, member_name }
+    Join { member_name }
+    Invite { invite, mesh_name, uses, role, expires_at }
 }
 
 /// A mesh that this node belongs to.
@@ -115,7 +133,7 @@ pub struct CreateInvite {
 }
 
 /// A fresh invite.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invite {
     /// The link to hand over; its part behind # is a secret.
     pub link: String,
@@ -394,3 +412,14 @@ pub struct MeshStatus {
 /// An answer without content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secrets() {
+        let join = Join { invite: "the-secret-link".into(), member_name: "bob".into() };
+        assert!(format!("{join:?}").contains("bob") && !format!("{join:?}").contains("secret"));
+    }
+}

@@ -62,6 +62,9 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<A, ApiError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.failed(&e))?;
+        if !same_user(&stream).map_err(|e| self.failed(&e))? {
+            return Err(self.failed(&"it is another user's, and is told nothing"));
+        }
         let io = TokioIo::new(stream);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(io).await.map_err(|e| self.failed(&e))?;
@@ -85,6 +88,13 @@ impl Client {
             Err(serde_json::from_slice(&bytes).map_err(text)?)
         }
     }
+}
+
+/// Whether the other end runs as the user that this process runs as. Where the socket has to live in
+/// a shared folder, anybody could have been there first.
+fn same_user(stream: &UnixStream) -> std::io::Result<bool> {
+    let (ours, _) = UnixStream::pair()?;
+    Ok(stream.peer_cred()?.uid() == ours.peer_cred()?.uid())
 }
 
 fn fault(text: &str) -> ApiError {

@@ -1,7 +1,7 @@
 //! This node's secret keys: one per mesh, each in a file of its own.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use meshwire_signaling::{MeshId, SecretKey};
@@ -45,14 +45,18 @@ impl Keyring {
         }
         let key = SecretKey::from_seed(&Zeroizing::new(random(net)));
         self.save(mesh, &key)?;
-        Ok(key)
+        // Of two joins at once, the first key stands for both.
+        Ok(self.load(mesh)?.unwrap_or(key))
     }
 
-    /// Keeps a key for a mesh that is new here.
+    /// Keeps a key for a mesh, unless there is one.
     pub(crate) fn save(&self, mesh: &MeshId, key: &SecretKey) -> Result<(), ApiError> {
         let path = self.path(mesh);
         let text = Zeroizing::new(hex::encode(key.seed().as_slice()));
-        write_new(&path, text.as_bytes()).map_err(|e| io_error(&path, &e))
+        match write_new(&path, text.as_bytes()) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io_error(&path, &e)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -65,18 +69,15 @@ fn parse(path: &Path, text: &[u8]) -> Result<SecretKey, ApiError> {
     Ok(SecretKey::from_seed(&seed))
 }
 
-/// Writes a whole new file, or none: under another name first, then in its place.
+/// Writes a whole new file, or none: under a name of its own first, then in its place. One that is
+/// there stays.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut draft = tempfile::Builder::new().prefix(".key").tempfile_in(folder)?;
+    draft.write_all(bytes)?;
+    draft.as_file().sync_all()?;
+    draft.persist_noclobber(path).map_err(|e| e.error)?;
+    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -95,6 +96,8 @@ mod tests {
         assert_eq!(ring.load_or_make(&mesh, &OsNet).unwrap().public(), key.public());
         let mode = ring.path(&mesh).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        ring.save(&mesh, &SecretKey::from_seed(&[1; 32])).unwrap();
+        assert_eq!(ring.load(&mesh).unwrap().unwrap().public(), key.public(), "the first stands");
         std::fs::write(ring.path(&mesh), "nonsense").unwrap();
         assert_eq!(ring.load(&mesh).unwrap_err().code, "bad_key_file");
     }

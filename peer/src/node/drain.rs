@@ -38,7 +38,8 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut generation = 0;
     loop {
         let current = mesh.generation.load(Ordering::Acquire);
-        let may_send = mesh.is_up() && (open.is_empty() || generation == current);
+        let may_send =
+            mesh.is_up() && mesh.link.is_up() && (open.is_empty() || generation == current);
         let mut next = None;
         if may_send {
             generation = current;

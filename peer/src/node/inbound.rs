@@ -56,10 +56,19 @@ pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) 
 }
 
 async fn present(mesh: &Arc<Mesh>, p: Presence) {
+    let shown = p.chain.is_some();
     if let Some(chain) = p.chain {
         roster::learn(mesh, chain).await;
     }
-    if p.key != p.member {
+    // Who is no member, whatever the broker says, is not there either.
+    if p.key != p.member || mesh.known(&p.key).await.is_none() {
+        return;
+    }
+    if mesh.known(&p.key).await.is_none() {
+        // The broker's word makes nobody a member; without a chain, the roster may have one.
+        if !shown {
+            mesh.refresh.notify_one();
+        }
         return;
     }
     let online = p.event == PresenceEvent::Joined;
@@ -189,6 +198,8 @@ async fn confirm(mesh: &Arc<Mesh>, receipts: Vec<(PublicKey, EnvelopeId, Receipt
             Ok(None) => {
                 let text = format!("the receipt for {id} is not by {}", receipt.by.short());
                 mesh.misbehaved(Misbehaviour::ForgedReceipt, &text);
+                // Or it would come at every connect until the message expires.
+                noted.push((from, id, receipt.by));
             }
             // Unconfirmed, it comes again.
             Err(e) => tracing::error!(error = %e, "a receipt could not be checked"),

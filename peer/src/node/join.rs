@@ -259,6 +259,12 @@ impl Node {
     pub async fn invites(&self, ask: Invites) -> Result<Vec<InviteRow>, ApiError> {
         let mesh = self.pick(ask.mesh.as_deref())?;
         mesh.up().await?;
+        if let Some(Ok(invite)) = ask.revoke.as_ref().map(|k| k.parse::<PublicKey>()) {
+            // A whole key needs no list, which ends with the newest hundred.
+            mesh.link.invite_revoke(invite).await.map_err(link_error)?;
+            let rows = self.invite_rows(&mesh).await?;
+            return Ok(rows.into_iter().filter(|r| r.invite == invite).collect());
+        }
         let rows = self.invite_rows(&mesh).await?;
         let Some(prefix) = ask.revoke else { return Ok(rows) };
         let prefix = prefix.to_lowercase();

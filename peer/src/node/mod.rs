@@ -136,6 +136,10 @@ impl Node {
             let text = format!("the key for mesh {} is missing: restore the home", row.name);
             ApiError::new(ErrorKind::Io, "missing_key", text)
         })?;
+        if key.public() != row.self_key {
+            let text = format!("the key for mesh {} is another one: restore the home", row.name);
+            return Err(ApiError::new(ErrorKind::Io, "wrong_key", text));
+        }
         // What a crash left behind goes out again (inventory appendix 7, defect 11).
         services.store.reset_inflight(&row.mesh).await.map_err(store_error)?;
         let (mesh, events) = Mesh::open(services.clone(), row, key)?;

@@ -209,7 +209,7 @@ impl Reader<'_> {
     /// When to look at the clock again.
     fn deadline(&self, heard: Instant, pinged: bool) -> Instant {
         let quiet = heard + if pinged { STALE_AFTER } else { PING_INTERVAL };
-        self.pending.oldest().map_or(quiet, |since| quiet.min(since + ANSWER_TIMEOUT))
+        self.pending.waits_since().map_or(quiet, |since| quiet.min(since + ANSWER_TIMEOUT))
     }
 
     fn overdue(&self, heard: Instant) -> Option<Loss> {
@@ -217,7 +217,7 @@ impl Reader<'_> {
         if now >= heard + STALE_AFTER {
             return Some(Loss::new(format!("nothing heard for {} s", STALE_AFTER.as_secs())));
         }
-        let late = self.pending.oldest().is_some_and(|since| now >= since + ANSWER_TIMEOUT);
+        let late = self.pending.waits_since().is_some_and(|since| now >= since + ANSWER_TIMEOUT);
         late.then(|| Loss::new("the broker left a frame unanswered"))
     }
 
@@ -246,6 +246,10 @@ impl Reader<'_> {
     }
 
     async fn on_frame(&mut self, frame: Frame) -> Option<End> {
+        if !matches!(frame, Frame::Error(_)) {
+            // An error that things went on after is not why a later close comes.
+            self.told.error = None;
+        }
         match frame {
             Frame::Message(m) => {
                 let inbound = Inbound {

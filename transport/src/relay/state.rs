@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use meshwire_signaling::Hash;
 use meshwire_signaling::frame::{ErrorFrame, Frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::link::{Handed, LinkError};
 use crate::text::clean;
@@ -126,6 +126,10 @@ impl Shared {
     }
 }
 
+/// Longest time that a frame may stand in line while answers to others come: 16 MiB of envelopes
+/// on a line of 0.5 Mbit/s.
+const SLOW_LINE: Duration = Duration::from_secs(270);
+
 enum Waiter {
     Send { done: oneshot::Sender<Result<Handed, LinkError>>, _room: OwnedSemaphorePermit },
     Ask { done: oneshot::Sender<Result<Frame, LinkError>> },
@@ -134,6 +138,8 @@ enum Waiter {
 #[derive(Default)]
 struct Waiting {
     last_req: u64,
+    /// When the last answer came.
+    answered: Option<Instant>,
     waiters: BTreeMap<u64, (Instant, Waiter)>,
 }
 
@@ -189,14 +195,23 @@ impl Pending {
         (Asked { req: self.insert(Waiter::Ask { done }), pending: self.clone() }, answer)
     }
 
-    /// Since when the longest waiting one waits.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        lock(&self.0).waiters.first_key_value().map(|(_, (since, _))| *since)
+    /// Since when nothing has been answered that somebody waits for. Counted from the last answer:
+    /// on a slow line the last in a long queue waits long, while answers keep coming; but not for
+    /// ever, for one of them may be lost.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        let state = lock(&self.0);
+        let oldest = state.waiters.first_key_value().map(|(_, (since, _))| *since)?;
+        Some(state.answered.map_or(oldest, |at| at.max(oldest).min(oldest + SLOW_LINE)))
     }
 
     /// Brings an answer to who waits for it. False if nobody does.
     pub(super) fn answer(&self, req: u64, frame: Frame) -> bool {
-        let Some((_, waiter)) = lock(&self.0).waiters.remove(&req) else { return false };
+        let removed = {
+            let mut waiting = lock(&self.0);
+            waiting.answered = Some(Instant::now());
+            waiting.waiters.remove(&req)
+        };
+        let Some((_, waiter)) = removed else { return false };
         // Whoever dropped its end does not want to know.
         match (waiter, frame) {
             (Waiter::Send { done, .. }, Frame::Accepted(a)) => {
