@@ -1,7 +1,7 @@
 //! The broker under paused time, with in-memory pipes for sockets: what depends on minutes takes
 //! milliseconds here.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::VecDeque;
 use std::io;
@@ -226,11 +226,14 @@ impl World {
 }
 
 async fn next_envelope(events: &mut mpsc::Receiver<LinkEvent>) -> Inbound {
-    loop {
-        if let LinkEvent::Envelope(inbound) = events.recv().await.unwrap() {
-            return *inbound;
+    let wait = async {
+        loop {
+            if let LinkEvent::Envelope(inbound) = events.recv().await.unwrap() {
+                return *inbound;
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(600), wait).await.expect("no envelope in ten minutes")
 }
 
 fn later(inbound: &Inbound, by: PublicKey) -> Answer {

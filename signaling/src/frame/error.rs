@@ -150,6 +150,10 @@ pub mod close {
     pub const NORMAL: u16 = 1000;
     /// The broker is stopping; come back.
     pub const GOING_AWAY: u16 = 1001;
+    /// Not WebSocket (RFC 6455 section 7.4.1).
+    pub const PROTOCOL: u16 = 1002;
+    /// A text message was not UTF-8 (RFC 6455 section 8.1).
+    pub const NOT_TEXT: u16 = 1007;
     /// A frame was larger than the limit (RFC 6455 section 7.4.1).
     pub const TOO_BIG: u16 = 1009;
     /// The hello was refused; the reason is its error code.
