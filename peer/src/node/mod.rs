@@ -79,7 +79,7 @@ struct Inner {
     meshes: RwLock<BTreeMap<MeshId, Arc<Mesh>>>,
     tasks: Mutex<JoinSet<()>>,
     background: std::sync::atomic::AtomicBool,
-    _lock: Lock,
+    lock: Mutex<Option<Lock>>,
 }
 
 /// A node; cheap to clone. See the module's documentation.
@@ -118,7 +118,7 @@ impl Node {
             meshes: RwLock::default(),
             tasks: Mutex::default(),
             background: false.into(),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         let node = Self(Arc::new(inner));
         for row in services.store.mesh_list().await.map_err(store_error)? {
@@ -204,7 +204,8 @@ impl Node {
         let _ = tokio::time::timeout(patience, all).await;
     }
 
-    /// Closes links and store. What was accepted is on disk and goes out at the next start.
+    /// Closes links and store and gives the home back, whoever still has a clone. What was accepted
+    /// is on disk and goes out at the next start.
     pub async fn close(&self) {
         for mesh in self.meshes() {
             mesh.close().await;
@@ -213,6 +214,7 @@ impl Node {
             std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
         self.services().store.close().await;
+        drop(self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
