@@ -106,3 +106,69 @@ fn its_data_is_in_the_home_unless_said_otherwise() {
     assert!(home.path().join("broker/broker.db").exists());
     assert_eq!(running.terminate(), 0);
 }
+
+/// A broker's first JSON line, started with `args` on a free port of every interface's address.
+fn listening(data: &TempDir, args: &[&str]) -> (serde_json::Value, Running) {
+    let mut command = meshwire();
+    command
+        .args(["broker", "--json", "--listen", "0.0.0.0:0", "--data"])
+        .arg(data.path().join("b"));
+    command.args(args);
+    let running = Running::start(command, None);
+    (running.json_line(), running)
+}
+
+#[test]
+fn behind_a_proxy_the_broker_speaks_plainly() {
+    let data = TempDir::new().unwrap();
+    let args = ["--behind-proxy", "--public-url", "https://broker.example"];
+    let (ready, running) = listening(&data, &args);
+    assert_eq!(ready["url"], "https://broker.example");
+    assert!(ready["pin"].is_null());
+    let port = ready["addr"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+    let home = Home::new();
+    let url = format!("http://127.0.0.1:{port}");
+    let token = ready["admin_token"].as_str().unwrap();
+    home.ok(&["mesh", "create", "lab", "--broker", &url, "--admin-token", token]);
+    assert_eq!(running.terminate(), 0);
+}
+
+#[test]
+fn an_operators_certificate_is_used_and_not_pinned() {
+    let data = TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(["broker.example".to_owned()]).unwrap();
+    let (cert, key) = (data.path().join("chain.pem"), data.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let (ready, running) = listening(&data, &["--cert", cert, "--key", key]);
+    assert!(ready["url"].as_str().unwrap().starts_with("https://"));
+    assert!(ready["pin"].is_null());
+    // Nobody vouches for it here, and nothing is said to who cannot prove who it is.
+    let home = Home::new();
+    let port = ready["addr"].as_str().unwrap().rsplit(':').next().unwrap();
+    let url = format!("https://127.0.0.1:{port}");
+    let token = ready["admin_token"].as_str().unwrap();
+    let refused = home.run(&["mesh", "create", "lab", "--broker", &url, "--admin-token", token]);
+    assert_eq!((refused.status, refused.error_code()), (7, "tls"));
+    assert_eq!(running.terminate(), 0);
+}
+
+#[test]
+fn a_public_url_that_does_not_fit_is_refused() {
+    let data = TempDir::new().unwrap();
+    let refused = |args: &[&str]| {
+        let mut command = meshwire();
+        command.args(["broker", "--data"]).arg(data.path().join("b")).args(args);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for args in [
+        ["--listen", "0.0.0.0:0", "--public-url", "http://broker.example"],
+        ["--listen", "127.0.0.1:0", "--public-url", "https://broker.example"],
+    ] {
+        let (code, text) = refused(&args);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains("does not fit") && text.contains("--behind-proxy"), "{text}");
+    }
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use meshwire_signaling::frame::Limits;
+use meshwire_signaling::limits::DELIVERY_WINDOW;
 
 use crate::store::StoreError;
 
@@ -13,7 +14,7 @@ use crate::store::StoreError;
 pub struct BrokerConfig {
     /// Where to listen; port 0 chooses a free one.
     pub listen: SocketAddr,
-    /// How others reach it, if not at `listen`: goes into invites.
+    /// How others reach it, if not at `listen`: what people are told to give to `mesh create`.
     pub public_url: Option<String>,
     /// Where key, certificate and database are kept; made if missing, for the owner only.
     pub data: PathBuf,
@@ -55,8 +56,10 @@ pub enum Tls {
 /// Limits and rates, with their defaults.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// What the hello ack advertises and the broker enforces.
-    pub limits: Limits,
+    /// Sends and other requests per second and member, sustained (design section 10).
+    pub rate: u64,
+    /// Envelopes pushed to one connection and not acked yet.
+    pub window: usize,
     /// Connections per mesh (design section 10).
     pub sockets_per_mesh: usize,
     /// Connections altogether, handshakes included.
@@ -68,11 +71,20 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            rate: 1_000,
+            window: DELIVERY_WINDOW,
             sockets_per_mesh: 10_000,
             sockets: 20_000,
             drain: Duration::from_secs(10),
         }
+    }
+}
+
+impl Policy {
+    /// What the hello ack advertises.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { rate: self.rate, window: self.window as u64, ..Limits::default() }
     }
 }
 

@@ -141,13 +141,14 @@ impl Broker {
                 .await?;
         }
         let scheme = if identity.is_some() { "https" } else { "http" };
+        check_public_url(config.public_url.as_deref(), scheme, &config.tls)?;
         let url = config.public_url.unwrap_or_else(|| format!("{scheme}://{addr}"));
         let (stop, stopping) = watch::channel(false);
         let inner = Arc::new(Inner {
             started: net.now(),
-            rates: Mutex::new(RateLimiter::new(config.policy.limits.rate, RATE_KEYS)),
+            rates: Mutex::new(RateLimiter::new(config.policy.rate, RATE_KEYS)),
             answers: Mutex::new(RateLimiter::new(
-                config.policy.limits.rate.saturating_mul(ANSWERS_PER_SEND),
+                config.policy.rate.saturating_mul(ANSWERS_PER_SEND),
                 RATE_KEYS,
             )),
             registry: Registry::new(config.policy.sockets_per_mesh),
@@ -218,6 +219,20 @@ impl Broker {
         drop(self.inner);
         let _ = timeout(drain, self.writing).await;
     }
+}
+
+/// Whether the address that others are told fits how the broker speaks.
+fn check_public_url(url: Option<&str>, scheme: &str, tls: &Tls) -> Result<(), BrokerError> {
+    let Some(url) = url else { return Ok(()) };
+    let fits = *tls == Tls::BehindProxy || url.split_once("://").is_some_and(|u| u.0 == scheme);
+    if fits {
+        return Ok(());
+    }
+    let text = format!(
+        "the public URL {url} does not fit: this broker speaks {scheme} at that address; give \
+         {scheme}://…, or --behind-proxy if something in front of it ends TLS"
+    );
+    Err(BrokerError::Config(text))
 }
 
 async fn accept(inner: Arc<Inner>, listener: Box<dyn Listener>, tls: Option<TlsAcceptor>) {

@@ -54,6 +54,7 @@ impl Server {
         {
             return Err(failed(e));
         }
+        #[allow(clippy::disallowed_methods)] // this machine's own socket is no network
         let listener = UnixListener::bind(&path).map_err(failed)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let (stop, _) = watch::channel(false);

@@ -83,7 +83,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         _ => Tls::Auto,
     };
     let mut policy = Policy::default();
-    policy.limits.rate = args.rate.unwrap_or(policy.limits.rate);
+    policy.rate = args.rate.unwrap_or(policy.rate);
     let config = BrokerConfig {
         listen: args.listen,
         public_url: args.public_url.as_ref().map(ToString::to_string),

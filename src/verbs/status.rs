@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use meshwire_peer::Agent;
 use meshwire_peer::api::{ApiError, Done, ErrorKind, MeshStatus, Status};
+use meshwire_peer::core::resolve::nearest;
 
 use crate::context::{Context, PATIENCE, POLL};
 use crate::exit::Exit;
@@ -45,10 +46,14 @@ async fn look(cx: &Context, agent: &Agent) -> anyhow::Result<Status> {
 }
 
 fn no_mesh(named: &str, names: &[String]) -> ApiError {
-    let likeness = |n: &&String| strsim::jaro_winkler(n, named);
-    let nearest = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let tip = nearest.map_or("; it is in none yet".to_owned(), |n| format!("; did you mean {n}?"));
-    let text = format!("this node is in no mesh {named:?}{tip}");
+    let tip = match names {
+        [] => "it is in none yet".to_owned(),
+        names => nearest(named, names).map_or_else(
+            || format!("it is in: {}", names.join(", ")),
+            |name| format!("did you mean {name}?"),
+        ),
+    };
+    let text = format!("this node is in no mesh {named:?}; {tip}");
     ApiError::new(ErrorKind::NotFound, "mesh_not_found", text)
 }
 

@@ -34,6 +34,17 @@ async fn every_bad_request_gets_its_status_and_json() {
     ] {
         assert_eq!(post_claim(body).await, is(400, code::MALFORMED), "{body:?}");
     }
+    // In fields that nobody knows as well, as in a frame.
+    let good = serde_json::to_string(&world.claim(&world.link, &new_key(), "bob")).unwrap();
+    for unknown in [
+        "{\"x\":1,\"x\":2}",
+        "1.5",
+        "9007199254740992",
+        &format!("{}{}", "[".repeat(16), "]".repeat(16)),
+    ] {
+        let body = format!("{{\"later\":{unknown},{}", &good[1..]);
+        assert_eq!(post_claim(body.as_bytes()).await, is(400, code::MALFORMED), "{unknown}");
+    }
     assert_eq!(post_claim("[".repeat(60_000).as_bytes()).await, is(400, code::MALFORMED));
     assert_eq!(post_claim(" ".repeat(70_000).as_bytes()).await, is(413, code::TOO_LARGE));
     assert_eq!(post_claim(&vec![b' '; 5_000_000]).await, is(413, code::TOO_LARGE));

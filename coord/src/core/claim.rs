@@ -1,6 +1,6 @@
 //! The delivery window of one connection.
 //!
-//! At most [`Window::max`] envelopes are pushed and not yet answered; each is claimed in the store
+//! At most so many envelopes are pushed and not yet answered; each is claimed in the store
 //! for [`CLAIM_LEASE`]. Drive it so: ask [`Window::room`], claim that many, tell [`Window::pushed`];
 //! tell [`Window::answered`] for each ack or nack; at [`Window::next_deadline`] ask again, because a
 //! lease that ran out makes room (the store hands the envelope out again).

@@ -1,7 +1,6 @@
 //! Invites: managed by admins over the WebSocket, previewed and claimed over HTTP.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use meshwire_signaling::frame::http::{ClaimAnswer, ClaimRequest, InvitePreview};
 use meshwire_signaling::frame::{
@@ -11,7 +10,7 @@ use meshwire_signaling::invite::{Capability, Chain, Claim, Countersign, Link};
 use meshwire_signaling::sign::{Signed, domains};
 use meshwire_signaling::{MeshId, PublicKey, SecretKey, UnixMillis, codec};
 
-use super::{Failure, Shared};
+use super::{Failure, Shared, Strict};
 use crate::serve::Inner;
 use crate::store::{InviteRow, MemberRow, StoreError, Tx};
 
@@ -179,10 +178,10 @@ pub(super) async fn preview(
 pub(super) async fn claim(
     State(inner): Shared,
     Path(invite): Path<String>,
-    body: Result<Json<ClaimRequest>, JsonRejection>,
+    body: Result<Strict<ClaimRequest>, Failure>,
 ) -> Result<Json<ClaimAnswer>, Failure> {
     let invite = parse(&invite)?;
-    let Json(ask) = body?;
+    let Strict(ask) = body?;
     let (row, issuer, capability) = load(&inner, &invite).await?;
     let terms: Capability =
         capability.peek().map_err(|_| StoreError::Corrupt("invites.capability"))?;

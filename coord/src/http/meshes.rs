@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, header};
 use meshwire_signaling::frame::code;
 use meshwire_signaling::frame::http::{CreateMesh, MeshCreated};
@@ -10,14 +9,14 @@ use meshwire_signaling::invite::Chain;
 use meshwire_signaling::{Hash, codec};
 use subtle::ConstantTimeEq as _;
 
-use super::{Failure, Shared};
+use super::{Failure, Shared, Strict};
 use crate::serve::ADMIN_SETTING;
 use crate::store::MemberRow;
 
 pub(super) async fn create(
     State(inner): Shared,
     headers: HeaderMap,
-    body: Result<Json<CreateMesh>, JsonRejection>,
+    body: Result<Strict<CreateMesh>, Failure>,
 ) -> Result<Json<MeshCreated>, Failure> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     let secret = bearer.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
@@ -26,7 +25,7 @@ pub(super) async fn create(
         let text = "founding a mesh needs the broker's admin token, printed at its first start";
         return Err(Failure::new(code::BAD_TOKEN, text));
     }
-    let Json(ask) = body?;
+    let Strict(ask) = body?;
     let chain = Chain::owner(ask.genesis);
     let mesh = chain.mesh();
     let owner = chain

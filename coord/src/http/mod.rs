@@ -14,12 +14,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use meshwire_signaling::codec::{self, Encoding};
 use meshwire_signaling::frame::http::{BrokerInfo, HttpError};
 use meshwire_signaling::frame::{ErrorFrame, code};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::serve::{AGENT, Inner};
@@ -51,7 +54,7 @@ pub(crate) fn router(inner: Arc<Inner>) -> Router {
 }
 
 /// Ends requests whose body does not come.
-async fn in_time(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+async fn in_time(request: Request, next: axum::middleware::Next) -> Response {
     match tokio::time::timeout(REQUEST, next.run(request)).await {
         Ok(response) => response,
         Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
@@ -80,13 +83,27 @@ impl From<crate::store::StoreError> for Failure {
     }
 }
 
-impl From<axum::extract::rejection::JsonRejection> for Failure {
-    fn from(e: axum::extract::rejection::JsonRejection) -> Self {
-        let code = match e.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => code::TOO_LARGE,
-            _ => code::MALFORMED,
-        };
-        Self::new(code, e.body_text())
+/// A JSON body, decoded as strictly as a frame.
+pub(crate) struct Strict<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Strict<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        if !kind.is_some_and(|k| k.starts_with("application/json")) {
+            let text = "the body is to be JSON: send Content-Type: application/json";
+            return Err(Failure::new(code::MALFORMED, text));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|e| {
+            let code = match e.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => code::TOO_LARGE,
+                _ => code::MALFORMED,
+            };
+            Failure::new(code, e.body_text())
+        })?;
+        let decoded = codec::decode(Encoding::Json, &bytes);
+        decoded.map(Self).map_err(|e| Failure::new(code::MALFORMED, e.to_string()))
     }
 }
 

@@ -203,7 +203,7 @@ pub(super) async fn acknowledge(
         at: inner.net.unix_ms(),
         name: guest.member.name.clone(),
         role: guest.member.role,
-        limits: inner.policy.limits.clone(),
+        limits: inner.policy.limits(),
         features: FEATURES
             .iter()
             .map(|f| ((*f).to_owned(), Default::default()))

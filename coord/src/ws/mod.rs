@@ -119,7 +119,6 @@ pub(crate) async fn run(
     let (close, close_rx) = watch::channel(None);
     let receipts = Arc::new(AtomicBool::new(true));
     let handle = Handle { out, close, wake: Arc::default(), receipts };
-    let window = usize::try_from(inner.policy.limits.window).unwrap_or(usize::MAX);
     let conn = Arc::new(Conn {
         id: guest.attach.conn,
         mesh: guest.attach.mesh,
@@ -128,7 +127,7 @@ pub(crate) async fn run(
         kind: guest.attach.kind,
         hello: guest.hello,
         handle: handle.clone(),
-        window: Mutex::new(Window::new(window)),
+        window: Mutex::new(Window::new(inner.policy.window)),
         inner: inner.clone(),
     });
     if let Err(refusal) = inner.registry.attach(guest.attach, handle, &guest.member, &inner) {

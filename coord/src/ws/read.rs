@@ -191,7 +191,7 @@ fn member_only(conn: &Shared, req: u64) -> Result<(), Frame> {
 /// Takes a request off the member's rate.
 fn allowed(conn: &Shared) -> Result<(), ErrorFrame> {
     conn.inner.take_token(conn.mesh, conn.member).map_err(|wait| {
-        let rate = conn.inner.policy.limits.rate;
+        let rate = conn.inner.policy.rate;
         let text = format!("more than {rate} requests per second: slow down");
         ErrorFrame::transient(code::RATE_LIMITED, text, wait)
     })

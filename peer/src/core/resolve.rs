@@ -122,7 +122,7 @@ pub fn resolve(text: &str, members: &[Candidate]) -> Result<Candidate, ResolveEr
         }
     }
     let text: String = text.chars().take(MAX_COMPARED).collect();
-    let nearest = nearest(&text, members).map(|c| Box::new(c.clone()));
+    let nearest = nearest_member(&text, members).map(|c| Box::new(c.clone()));
     Err(ResolveError::NotFound { text, nearest })
 }
 
@@ -147,16 +147,25 @@ fn only(text: &str, found: Vec<Candidate>, why: Ambiguity) -> Result<Candidate, 
     }
 }
 
-fn nearest<'m>(text: &str, members: &'m [Candidate]) -> Option<&'m Candidate> {
-    let text = text.to_lowercase();
-    let score = |c: &Candidate| {
-        let name = c.name.to_lowercase();
+fn nearest_member<'m>(text: &str, members: &'m [Candidate]) -> Option<&'m Candidate> {
+    let names: Vec<&str> = members.iter().map(|c| c.name.as_str()).collect();
+    let name = nearest(text, &names)?;
+    members.iter().find(|c| c.name == name)
+}
+
+/// The name that is most like `text`, if one is like enough to be meant.
+#[must_use]
+pub fn nearest<'n, N: AsRef<str>>(text: &str, names: &'n [N]) -> Option<&'n str> {
+    let text: String = text.to_lowercase().chars().take(MAX_COMPARED).collect();
+    let score = |name: &str| {
+        let name = name.to_lowercase();
         // Two letters swapped in a short name are one slip, which the first measure calls unlike.
         let slip = strsim::damerau_levenshtein(&text, &name) == 1 && text.chars().count() > 2;
         if slip { 1.0 } else { strsim::jaro_winkler(&text, &name) }
     };
-    let best = members.iter().map(|c| (score(c), c)).max_by(|(a, _), (b, _)| a.total_cmp(b));
-    best.filter(|(score, _)| *score >= ALIKE).map(|(_, c)| c)
+    let scored = names.iter().map(|n| (score(n.as_ref()), n.as_ref()));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(score, _)| *score >= ALIKE).map(|(_, name)| name)
 }
 
 #[cfg(test)]

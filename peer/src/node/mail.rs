@@ -24,7 +24,7 @@ use crate::api::{
     SafetyNumber, Send, Verify, WaitFor,
 };
 use crate::core::outbox::OutboxState;
-use crate::core::resolve::{Candidate, ResolveError, resolve};
+use crate::core::resolve::{Candidate, ResolveError, nearest, resolve};
 use crate::store::{
     Idempotency, InboxFilter, InboxRow, MAX_INBOX_LIST, MemberRow, NewOutbox, OutboxMeta, Slot,
 };
@@ -69,12 +69,10 @@ impl Node {
                 Err(ApiError::new(ErrorKind::NotFound, "no_mesh", text))
             }
             ([], Some(n)) => {
-                let near = meshes.iter().map(|m| (strsim::jaro_winkler(n, &m.row.name), m));
-                let near =
-                    near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.7);
-                let hint = near.map_or_else(
+                let known: Vec<&str> = meshes.iter().map(|m| m.row.name.as_str()).collect();
+                let hint = nearest(n, &known).map_or_else(
                     || format!("this node is in: {}", names(&meshes)),
-                    |(_, m)| format!("did you mean {}?", m.row.name),
+                    |name| format!("did you mean {name}?"),
                 );
                 let text = format!("this node is in no mesh {n:?}; {hint}");
                 Err(ApiError::new(ErrorKind::NotFound, "mesh_not_found", text))

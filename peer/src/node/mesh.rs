@@ -95,7 +95,7 @@ impl Mesh {
             broker: row.broker_key,
             identity: key,
             encoding: Encoding::MsgPack,
-            features: Features::from([(feature::GATE.to_owned(), Default::default())]),
+            features: Features::new(),
             requires: vec![feature::DEDUPE.to_owned(), feature::RECEIPTS.to_owned()],
             agent: AGENT.to_owned(),
             counter: Arc::new(Counter(services.clone(), row.mesh)),

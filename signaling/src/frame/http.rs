@@ -7,7 +7,7 @@
 //! | `GET /v2/invites/KEY` | | [`InvitePreview`] |
 //! | `POST /v2/invites/KEY/claim` | [`ClaimRequest`] | [`ClaimAnswer`] |
 //!
-//! Errors are [`HttpError`] with a status of 400, 401, 404, 409, 410, 413, 429 or 503.
+//! Errors are [`HttpError`] with a status of 400, 401, 403, 404, 405, 409, 410, 413, 429 or 503.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,7 @@ pub struct ClaimAnswer {
 /// Why an HTTP request was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpError {
-    /// One of [`super::code`].
+    /// One of [`super::code`], `not_found` or `bad_method`.
     pub code: String,
     /// For people.
     pub message: String,
