@@ -5,3 +5,15 @@ pub mod claim;
 pub mod hello;
 pub mod presence;
 pub mod rate;
+
+/// When to come back, in milliseconds, as refusals that may pass say it. Nodes spread it out.
+pub(crate) mod again {
+    /// The broker restarts: long enough for its port to be free, short enough to go unnoticed.
+    pub(crate) const RESTARTED: u64 = 500;
+    /// A write failed: the next one may not.
+    pub(crate) const WRITE: u64 = 1_000;
+    /// The database fails: its operator needs a moment.
+    pub(crate) const DATABASE: u64 = 5_000;
+    /// Something is full that empties slowly: a mesh's sockets, somebody's mailbox.
+    pub(crate) const FULL: u64 = 30_000;
+}

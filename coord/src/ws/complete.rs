@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::handshake::known_code;
 use super::registry::{Shared, offer_receipt};
+use crate::core::again;
 use crate::metrics::{ByPriority, Reason};
 use crate::store::{Accepted, DeliveryRef, StoreError};
 use crate::writer::Pending;
@@ -65,7 +66,7 @@ async fn flatten<T>(pending: Pending<T>) -> Result<T, StoreError> {
 
 fn unavailable(e: &StoreError) -> ErrorFrame {
     tracing::error!(error = %e, "a write failed");
-    ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", 1_000)
+    ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", again::WRITE)
 }
 
 async fn accepted(conn: &Shared, a: Accept) -> Frame {
@@ -105,7 +106,7 @@ async fn accepted(conn: &Shared, a: Accept) -> Frame {
         }
         Ok(Accepted::QueueFull) => {
             let text = "too much waits for this recipient";
-            ErrorFrame::transient(code::QUEUE_FULL, text, 30_000)
+            ErrorFrame::transient(code::QUEUE_FULL, text, again::FULL)
         }
         Err(e) => unavailable(&e),
     };

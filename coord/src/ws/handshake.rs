@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::Socket;
+use crate::core::again;
 use crate::core::hello::{self, Expected, Greeting, Known, Refusal};
 use crate::core::presence::Attach;
 use crate::metrics::Reason;
@@ -118,7 +119,11 @@ async fn read_hello(socket: &mut Socket, encoding: Encoding) -> Option<Result<He
 async fn welcome(inner: &Inner, greeting: Greeting) -> Result<Guest, Refusal> {
     let unavailable = |e: StoreError| {
         tracing::error!(error = %e, "hello could not be checked");
-        let error = ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails", 5_000);
+        let error = ErrorFrame::transient(
+            code::UNAVAILABLE,
+            "the broker's database fails",
+            again::DATABASE,
+        );
         Refusal { error, close: close::TRY_LATER }
     };
     let b = &greeting.body;

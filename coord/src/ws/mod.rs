@@ -11,8 +11,8 @@
 //!            └────────┘
 //! ```
 //!
-//! All queues are bounded. A reader that does not keep up is closed with a reason: others' frames
-//! for it are dropped with it, and mail waits in the store.
+//! All queues are bounded. A reader that takes nothing is closed with a reason; news of presence that
+//! finds its queue full is dropped; mail waits in the store.
 
 mod complete;
 mod handshake;

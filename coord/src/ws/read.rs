@@ -21,6 +21,7 @@ use super::registry::Shared;
 use super::{Close, Socket};
 use crate::config::Mutant;
 use crate::core::accept::{self, Author};
+use crate::core::again;
 use crate::core::hello::check_bind;
 use crate::http::invites;
 use crate::metrics::Reason;
@@ -50,7 +51,7 @@ pub(super) async fn run(
             biased;
             () = async { drop(closing.wait_for(Option::is_some).await) } => return None,
             () = async { drop(stopping.wait_for(|s| *s).await) } => {
-                let retry_after_ms = 500;
+                let retry_after_ms = again::RESTARTED;
                 let goaway = Goaway { reason: "shutting down".into(), retry_after_ms };
                 let _ = due.send(Completion::Ready(goaway.into())).await;
                 return Some((close::GOING_AWAY, "shutting down".into()));
@@ -388,7 +389,7 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
 
 fn unavailable(e: &StoreError) -> ErrorFrame {
     tracing::error!(error = %e, "the database fails");
-    ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", 1_000)
+    ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", again::WRITE)
 }
 
 async fn list_peers(conn: &Shared, ask: &ListPeers) -> Frame {

@@ -11,6 +11,7 @@ use meshwire_signaling::{MeshId, PublicKey, codec};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Conn, Handle};
+use crate::core::again;
 use crate::core::hello::Refusal;
 use crate::core::presence::{Attach, ConnId, Effect, Presence, Refused};
 use crate::serve::Inner;
@@ -53,7 +54,7 @@ impl Registry {
         result.map_err(|refused| match refused {
             Refused::Capacity => {
                 let text = "this mesh has as many connections as the broker allows";
-                let error = ErrorFrame::transient(code::CAPACITY, text, 30_000);
+                let error = ErrorFrame::transient(code::CAPACITY, text, again::FULL);
                 Refusal { error, close: close::TRY_LATER }
             }
             Refused::OtherInstance => {
