@@ -58,6 +58,7 @@ enum Verb {
     Send(verbs::send::Args),
     Inbox(verbs::inbox::Args),
     Message(verbs::message::Args),
+    Outbox(verbs::outbox::Args),
     Verify(verbs::verify::Args),
     Demo(verbs::demo::Args),
 }
@@ -87,6 +88,7 @@ impl Verb {
             Self::Send(args) => verbs::send::run(cx, args).await,
             Self::Inbox(args) => verbs::inbox::run(cx, args).await,
             Self::Message(args) => verbs::message::run(cx, args).await,
+            Self::Outbox(args) => verbs::outbox::run(cx, args).await,
             Self::Verify(args) => verbs::verify::run(cx, args).await,
             Self::Demo(args) => verbs::demo::run(cx, args).await,
         }

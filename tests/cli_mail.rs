@@ -219,3 +219,32 @@ fn two_meshes_need_a_word_only_where_it_matters() {
     assert!(which.stderr.contains("--mesh"));
     assert_eq!((cy.texts().len(), bob.texts().len()), (1, 1));
 }
+
+#[test]
+fn the_outbox_lists_what_was_sent_and_sends_it_anew() {
+    let Pair { ana, bob, mut broker } = pair();
+    bob.up();
+    ana.deliver("bob", "first");
+    bob.down();
+    broker.kill();
+    let old = ana.ok(&["send", "bob", "second", "--priority", "now"]);
+    let queued = ana.ok(&["outbox", "--state", "queued"]);
+    assert_eq!(queued["messages"].as_array().unwrap().len(), 1);
+    assert_eq!(queued["messages"][0]["id"], old["id"]);
+    let new = ana.ok(&["outbox", "requeue", old["id"].as_str().unwrap(), "--expires", "1h"]);
+    assert_ne!(new["id"], old["id"]);
+    assert_eq!((&new["to"], &new["priority"]), (&old["to"], &old["priority"]));
+    // The old one stays for the record, and cannot be sent anew twice.
+    let states: Vec<_> = ana.ok(&["outbox"])["messages"].as_array().unwrap().clone();
+    let states: Vec<_> = states.iter().map(|m| m["state"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(states, ["queued", "failed", "delivered"], "newest first");
+    let again = ana.run(&["outbox", "requeue", old["id"].as_str().unwrap()]);
+    assert_eq!((again.status, again.error_code()), (3, "not_requeueable"));
+    broker.restart();
+    ana.up();
+    bob.up();
+    let follow = bob.start(&["inbox", "--follow"]);
+    assert_eq!(follow.json_line()["message"], "first");
+    assert_eq!(follow.json_line()["message"], "second");
+    assert_eq!(bob.texts(), ["first", "second"], "once, for all that it was queued twice");
+}

@@ -7,8 +7,8 @@ use meshwire_transport::net::Net;
 
 use crate::api::{
     ApiError, CreateInvite, CreateMesh, Done, ErrorKind, Inbox, InboxMessage, Invite, InviteRow,
-    Invites, Join, ListPeers, MeshInfo, Message, MessageStatus, Peer, SafetyNumber, Send, Status,
-    Verify,
+    Invites, Join, ListPeers, MeshInfo, Message, MessageStatus, Outbox, Peer, Requeue,
+    SafetyNumber, Send, Status, Verify,
 };
 use crate::client::Client;
 use crate::home::Home;
@@ -63,6 +63,10 @@ verbs! {
     send(Send) -> Message, "/v1/send", |ask: &Send| ask.timeout_ms.unwrap_or(0);
     /// Says where a message stands.
     message(MessageStatus) -> Message, "/v1/message", |_: &MessageStatus| 0;
+    /// Lists messages that were sent.
+    outbox(Outbox) -> Vec<Message>, "/v1/outbox", |_: &Outbox| 0;
+    /// Sends a message anew.
+    requeue(Requeue) -> Message, "/v1/outbox/requeue", |_: &Requeue| 0;
     /// Lists messages that came in.
     inbox(Inbox) -> Vec<InboxMessage>, "/v1/inbox", |ask: &Inbox| ask.wait_ms.unwrap_or(0);
     /// The safety number with a peer.

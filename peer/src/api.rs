@@ -296,6 +296,30 @@ pub struct MessageStatus {
     pub id: String,
 }
 
+/// Asks for messages that were sent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outbox {
+    /// The mesh, by name or id; all if absent.
+    #[serde(default)]
+    pub mesh: Option<String>,
+    /// Only those in this state.
+    #[serde(default)]
+    pub state: Option<MessageState>,
+    /// At most so many; 100 if absent.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// Sends a message anew.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Requeue {
+    /// Its id, or the unique start of it.
+    pub id: String,
+    /// How long the new one lives, in milliseconds; 7 days if absent.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+}
+
 /// Asks for messages that came in.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inbox {

@@ -128,6 +128,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/peers", verb(|n: Node, b| async move { n.peers(b).await }))
         .route("/v1/send", verb(|n: Node, b| async move { n.send(b).await }))
         .route("/v1/message", verb(|n: Node, b| async move { n.message(b).await }))
+        .route("/v1/outbox", verb(|n: Node, b| async move { n.outbox(b).await }))
+        .route("/v1/outbox/requeue", verb(|n: Node, b| async move { n.requeue(b).await }))
         .route("/v1/inbox", verb(|n: Node, b| async move { n.inbox(b).await }))
         .route("/v1/verify", verb(|n: Node, b| async move { n.verify(b).await }))
         .route("/v1/status", verb(|n: Node, b| async move { n.status(b).await }))

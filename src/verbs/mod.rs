@@ -9,6 +9,7 @@ pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod mesh;
 pub(crate) mod message;
+pub(crate) mod outbox;
 pub(crate) mod peers;
 pub(crate) mod send;
 pub(crate) mod status;

@@ -223,7 +223,7 @@ impl Node {
         Ok(self.describe(&found.meta, false))
     }
 
-    fn describe(&self, meta: &OutboxMeta, duplicate: bool) -> Message {
+    pub(super) fn describe(&self, meta: &OutboxMeta, duplicate: bool) -> Message {
         Message {
             id: meta.id,
             mesh_name: self.mesh_name(&meta.mesh),

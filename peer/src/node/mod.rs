@@ -16,6 +16,7 @@ mod inbound;
 mod join;
 mod mail;
 mod mesh;
+mod outbox;
 mod roster;
 mod run;
 mod surface;
