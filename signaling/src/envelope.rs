@@ -358,14 +358,14 @@ impl Envelope {
         Self::sign(mesh, author, header, pair.seal(nonce, &plain))
     }
 
-    fn signed_bytes(&self, mesh: &MeshId) -> Vec<u8> {
-        layout(domains::ENVELOPE, &[&mesh.0, &self.header, &Hash::of(&self.body).0])
-    }
-
     /// The envelope hash: the only fingerprint of a message that broker and peers compare.
     #[must_use]
     pub fn hash(&self, mesh: &MeshId) -> Hash {
-        let mut bytes = self.signed_bytes(mesh);
+        self.hash_with(mesh, &Hash::of(&self.body))
+    }
+
+    fn hash_with(&self, mesh: &MeshId, body: &Hash) -> Hash {
+        let mut bytes = layout(domains::ENVELOPE, &[&mesh.0, &self.header, &body.0]);
         push_field(&mut bytes, &self.sig.0);
         Hash::of(&bytes)
     }
@@ -387,18 +387,26 @@ impl Envelope {
         codec::from_msgpack(&self.header).map_err(|e| EnvelopeError::Malformed("header", e))
     }
 
-    /// Checks shape and signature. Says nothing of who the author is: see [`Chain::verify`].
+    /// Checks the signature by the author that `header`, this envelope's own, names. Returns the
+    /// envelope hash. Says nothing of who the author is: see [`Chain::verify`].
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Signature`].
+    pub fn verify(&self, mesh: &MeshId, header: &Header) -> Result<Hash, EnvelopeError> {
+        let body = Hash::of(&self.body);
+        let fields: [&[u8]; 3] = [&mesh.0, &self.header, &body.0];
+        header.from.key.verify(domains::ENVELOPE, &fields, &self.sig)?;
+        Ok(self.hash_with(mesh, &body))
+    }
+
+    /// Checks shape and signature: [`Self::header`], then [`Self::verify`].
     ///
     /// # Errors
     /// What is wrong with shape or signature.
     pub fn check(&self, mesh: &MeshId) -> Result<Checked, EnvelopeError> {
         let header = self.header()?;
-        header.from.key.verify(
-            domains::ENVELOPE,
-            &[&mesh.0, &self.header, &Hash::of(&self.body).0],
-            &self.sig,
-        )?;
-        Ok(Checked { header, hash: self.hash(mesh) })
+        let hash = self.verify(mesh, &header)?;
+        Ok(Checked { header, hash })
     }
 
     /// Opens the body with the recipient's pair with the author.

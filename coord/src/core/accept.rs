@@ -2,9 +2,7 @@
 
 use meshwire_signaling::envelope::{Durability, EnvelopeError, Suite, Target};
 use meshwire_signaling::frame::{ErrorFrame, Send, code};
-use meshwire_signaling::{
-    Channel, Envelope, EnvelopeId, Hash, MeshId, PublicKey, UnixMillis, codec,
-};
+use meshwire_signaling::{Channel, EnvelopeId, Hash, MeshId, PublicKey, UnixMillis, codec};
 
 /// An envelope that may be queued, in the shape that the store takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,18 +49,18 @@ pub enum Author {
     Stranger,
 }
 
-/// Checks an envelope that a connection sends; `author` says what it is to a key.
+/// Checks an envelope that a connection sends, and takes its proof off; `author` says what it is to a key.
 ///
 /// # Errors
 /// The error frame to answer with, without `req`.
 pub fn plan(
-    send: Send,
+    send: &mut Send,
     mesh: &MeshId,
     author: impl Fn(&PublicKey) -> Author,
     now: UnixMillis,
 ) -> Result<Plan, ErrorFrame> {
     let refuse = |code: &str, text: String| Err(ErrorFrame::permanent(code, text));
-    let envelope = send.envelope;
+    let envelope = &mut send.envelope;
     // Ownership first: it is cheap, and nobody makes the broker verify for others.
     let header = envelope.header().map_err(|e| explain(&e))?;
     match author(&header.from.key) {
@@ -77,7 +75,7 @@ pub fn plan(
             return refuse(code::NOT_YOURS, text.into());
         }
     }
-    let checked = envelope.check(mesh).map_err(|e| explain(&e))?;
+    let hash = envelope.verify(mesh, &header).map_err(|e| explain(&e))?;
     header.check(now).map_err(|e| explain(&e))?;
     let (target, recipient) = match (&header.target, header.channel) {
         (Target::Member { key }, Channel::Dm) => (TargetKind::Member, *key),
@@ -95,18 +93,19 @@ pub fn plan(
     if envelope.body.is_empty() {
         return refuse(code::BAD_ENVELOPE, "the body is empty".into());
     }
-    let stored = Envelope { proof: None, wraps: Vec::new(), ..envelope };
+    // The broker shows its own copy of the author's chain.
+    envelope.proof = None;
     Ok(Plan {
         mesh: *mesh,
         author: header.from.key,
         id: header.id,
-        hash: checked.hash,
+        hash,
         recipient,
         target,
         priority: header.priority as u8,
         expires_at: header.expires_at,
         queued: header.durability == Durability::Queued,
-        envelope: codec::to_msgpack(&stored),
+        envelope: codec::to_msgpack(envelope),
     })
 }
 
@@ -124,7 +123,7 @@ fn explain(e: &EnvelopeError) -> ErrorFrame {
 mod tests {
     use super::*;
     use meshwire_signaling::envelope::{Author as By, box_key_id};
-    use meshwire_signaling::{Header, InstanceId, Priority, SecretKey};
+    use meshwire_signaling::{Envelope, Header, InstanceId, Priority, SecretKey};
 
     const NOW: u64 = 1_700_000_000_000;
     const MESH: MeshId = MeshId([1; 32]);
@@ -155,13 +154,13 @@ mod tests {
         }
     }
 
-    fn try_plan(s: Send) -> Result<Plan, String> {
+    fn try_plan(mut s: Send) -> Result<Plan, String> {
         let author = |k: &PublicKey| match *k {
             k if k == key(1).public() => Author::Member,
             k if k == key(4).public() => Author::Delegate,
             _ => Author::Stranger,
         };
-        plan(s, &MESH, author, NOW).map_err(|e| e.code)
+        plan(&mut s, &MESH, author, NOW).map_err(|e| e.code)
     }
 
     #[test]

@@ -64,8 +64,9 @@ async fn flatten<T>(pending: Pending<T>) -> Result<T, StoreError> {
     pending.await.unwrap_or(Err(StoreError::Closed))
 }
 
-fn unavailable(e: &StoreError) -> ErrorFrame {
-    tracing::error!(error = %e, "a write failed");
+/// The database failed; try again.
+pub(super) fn unavailable(e: &StoreError) -> ErrorFrame {
+    tracing::error!(error = %e, "the database fails");
     ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", again::WRITE)
 }
 

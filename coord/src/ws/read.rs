@@ -15,7 +15,7 @@ use meshwire_signaling::{Priority, PublicKey};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use super::complete::{Accept, Completion};
+use super::complete::{Accept, Completion, unavailable};
 use super::handshake::{frame, known_code};
 use super::registry::Shared;
 use super::{Close, Socket};
@@ -25,7 +25,7 @@ use crate::core::again;
 use crate::core::hello::check_bind;
 use crate::http::invites;
 use crate::metrics::Reason;
-use crate::store::{DeliveryRef, StoreError};
+use crate::store::DeliveryRef;
 
 /// Undecodable frames after which a connection is closed: a broken client, or a probing one.
 const MAX_MALFORMED: u32 = 32;
@@ -76,8 +76,9 @@ pub(super) async fn run(
             Some(Ok(frame)) => handle(conn, frame, &due).await,
             // A newer node may ask for what we do not know: that is no fault, but not free either.
             Some(Err(e @ FrameError::UnknownType { .. })) => {
-                let error = allowed(conn).err().unwrap_or_else(|| undecodable(&e));
-                Some(ErrorFrame { req: undecodable(&e).req, ..error }.into())
+                let unknown = undecodable(&e);
+                let req = unknown.req;
+                Some(allowed(conn).err().unwrap_or(unknown).to_req(req).into())
             }
             Some(Err(e)) => {
                 malformed += 1;
@@ -202,15 +203,12 @@ fn reply(req: u64, result: Result<Frame, ErrorFrame>) -> Frame {
     result.unwrap_or_else(|e| e.to_req(Some(req)).into())
 }
 
-async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
+async fn send(conn: &Shared, mut send: Send, due: &Due) -> Option<Frame> {
     let inner = &conn.inner;
     let req = send.req;
     let now = inner.net.unix_ms();
-    let name = send.envelope.header().ok().map(|h| (h.from.key, h.id));
-    let id = name.map(|n| n.1);
-    let hash = send.envelope.hash(&conn.mesh);
     let plan = allowed(conn)
-        .and_then(|()| accept::plan(send, &conn.mesh, |key| author(conn, key), now))
+        .and_then(|()| accept::plan(&mut send, &conn.mesh, |key| author(conn, key), now))
         .and_then(|plan| {
             if plan.queued || inner.registry.online(&plan.mesh, &plan.recipient) {
                 return Ok(plan);
@@ -220,21 +218,7 @@ async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
         });
     let plan = match plan {
         Ok(plan) => plan,
-        Err(error) => {
-            // What was accepted before stays accepted, whatever has changed since (phase B0).
-            if let Some((author, id)) = name
-                && inner.registry.speaks_for(conn.id, &author)
-                && let Ok(Some((known, state))) =
-                    inner.store.accepted(&conn.mesh, &author, &id).await
-                && known == hash
-            {
-                inner.metrics.duplicates.inc();
-                return Some(Accepted { req, id, state, duplicate: true }.into());
-            }
-            let reason = Reason { reason: known_code(&error.code) };
-            inner.metrics.rejected.get_or_create(&reason).inc();
-            return Some(ErrorFrame { id, ..error.to_req(Some(req)) }.into());
-        }
+        Err(error) => return Some(refused_send(conn, &send, error).await),
     };
     let again = (inner.mutant == Some(Mutant::NoDedupe)).then(|| (plan.envelope.clone(), now));
     let (id, recipient) = (plan.id, plan.recipient);
@@ -246,6 +230,24 @@ async fn send(conn: &Shared, send: Send, due: &Due) -> Option<Frame> {
     // If the completer is gone, so is the socket.
     let _ = due.send(Completion::Accept(Box::new(accept))).await;
     None
+}
+
+/// The answer to a send that is not planned. What was accepted before stays accepted, whatever has
+/// changed since (phase B0); who is only too fast will ask again, and costs no look into the store.
+async fn refused_send(conn: &Shared, send: &Send, error: ErrorFrame) -> Frame {
+    let inner = &conn.inner;
+    let (req, name) = (send.req, send.envelope.header().ok().map(|h| (h.from.key, h.id)));
+    if error.permanent
+        && let Some((author, id)) = name
+        && inner.registry.speaks_for(conn.id, &author)
+        && let Ok(Some((hash, state))) = inner.store.accepted(&conn.mesh, &author, &id).await
+        && hash == send.envelope.hash(&conn.mesh)
+    {
+        inner.metrics.duplicates.inc();
+        return Accepted { req, id, state, duplicate: true }.into();
+    }
+    inner.metrics.rejected.get_or_create(&Reason { reason: known_code(&error.code) }).inc();
+    ErrorFrame { id: name.map(|n| n.1), ..error.to_req(Some(req)) }.into()
 }
 
 /// Whether a connection may send as `key`.
@@ -385,11 +387,6 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
         }
         Err(e) => unavailable(&e).to_req(req).into(),
     }
-}
-
-fn unavailable(e: &StoreError) -> ErrorFrame {
-    tracing::error!(error = %e, "the database fails");
-    ErrorFrame::transient(code::UNAVAILABLE, "the broker's database fails: try again", again::WRITE)
 }
 
 async fn list_peers(conn: &Shared, ask: &ListPeers) -> Frame {

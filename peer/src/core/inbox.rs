@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use meshwire_signaling::attest::{Attestation, IdentityKind};
-use meshwire_signaling::envelope::{Checked, EnvelopeError, Proof, Suite, box_key_id};
+use meshwire_signaling::envelope::{EnvelopeError, Proof, Suite, box_key_id};
 use meshwire_signaling::invite::{Chain, Member};
 use meshwire_signaling::limits::{SKEW, ms};
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
@@ -250,8 +250,8 @@ pub fn receive(
         return refuse(reason::UNSUPPORTED, None, format!("not for us: {:?}", header.target));
     };
     // No receipt before this holds: a MAC over a stranger's bytes would be an oracle.
-    let Checked { header, hash } = match envelope.check(&keys.mesh) {
-        Ok(checked) => checked,
+    let hash = match envelope.verify(&keys.mesh, &header) {
+        Ok(hash) => hash,
         Err(e) => return refuse(reason::UNTRUSTED_SENDER, None, e.to_string()),
     };
     let pair = match pairs.pair(&author) {
