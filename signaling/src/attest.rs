@@ -31,6 +31,34 @@ pub enum Capabilities {
     List(Vec<String>),
 }
 
+/// Words of [`Capabilities::List`]. A word that a reader does not know allows nothing there.
+pub mod capability {
+    /// Writing to members, sessions and services.
+    pub const DM: &str = "dm";
+    /// Writing to groups, everybody included.
+    pub const GROUP: &str = "group";
+    /// Changing one's own status, summary and profile.
+    pub const PRESENCE: &str = "presence";
+    /// Reading what is for the member, beside one's own mail. Enforced by the member's node.
+    pub const INBOX: &str = "inbox";
+    /// All of them.
+    pub const ALL: [&str; 4] = [DM, GROUP, PRESENCE, INBOX];
+}
+
+/// Most words in a list of capabilities.
+pub const MAX_CAPABILITIES: usize = 32;
+
+impl Capabilities {
+    /// Whether `word`, one of [`capability`], is allowed.
+    #[must_use]
+    pub fn allow(&self, word: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::List(words) => words.iter().any(|w| w == word),
+        }
+    }
+}
+
 /// The signed statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attestation {
@@ -96,6 +124,9 @@ impl Attestation {
         }
         if a.mesh != *mesh {
             return Err(AttestationError::Malformed("it is for another mesh".into()));
+        }
+        if matches!(&a.capabilities, Capabilities::List(words) if words.len() > MAX_CAPABILITIES) {
+            return Err(AttestationError::Malformed("it lists too many capabilities".into()));
         }
         if a.expires_at <= at {
             return Err(AttestationError::Expired);

@@ -358,6 +358,22 @@ impl Envelope {
         Self::sign(mesh, author, header, pair.seal(nonce, &plain))
     }
 
+    /// Seals `content` under a content key with [`Suite::Wrap`] and signs. The caller sets
+    /// `header.suite`, and `header.key_id` to the key's [`ContentKey::commitment`], and adds a
+    /// wrap for each recipient.
+    #[must_use]
+    pub fn seal_group(
+        mesh: &MeshId,
+        author: &SecretKey,
+        header: &Header,
+        key: &ContentKey,
+        nonce: &Nonce,
+        content: &Content,
+    ) -> Self {
+        let plain = Zeroizing::new(codec::to_msgpack(content));
+        Self::sign(mesh, author, header, key.seal(nonce, &plain))
+    }
+
     /// The envelope hash: the only fingerprint of a message that broker and peers compare.
     #[must_use]
     pub fn hash(&self, mesh: &MeshId) -> Hash {

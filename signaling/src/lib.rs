@@ -13,6 +13,7 @@
 //! | [`envelope`] | the message that travels, and what is sealed in it |
 //! | [`invite`] | genesis, capability, claim, certificate chain, invite link |
 //! | [`attest`] | a member vouching for a session or service key |
+//! | [`group`] | group names, and who is in them by their own word |
 //! | [`frame`] | what goes over the WebSocket between node and broker |
 //! | [`codec`] | strict MessagePack and JSON |
 //! | [`limits`] | every number that both sides agree on |
@@ -21,6 +22,7 @@ pub mod attest;
 pub mod codec;
 pub mod envelope;
 pub mod frame;
+pub mod group;
 pub mod id;
 pub mod invite;
 pub mod limits;

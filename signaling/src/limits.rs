@@ -40,6 +40,20 @@ pub const ORDER_HOLD: Duration = Duration::from_secs(5);
 pub const MAX_ATTESTATION_TTL: Duration = Duration::from_secs(86_400);
 /// Default life of an attestation (inventory A-005: 12 h).
 pub const ATTESTATION_TTL: Duration = Duration::from_secs(43_200);
+/// How long an identity counts as there after it was last heard (inventory B-028).
+pub const PRESENCE_LEASE: Duration = Duration::from_secs(90);
+/// Most recipients of one group send.
+pub const MAX_RECIPIENTS: usize = 10_000;
+/// Most keys in each list of one `recipients_changed`; the rest comes with the next try.
+pub const MAX_CHANGED: usize = 1_000;
+/// Most groups that one member is in.
+pub const MAX_GROUPS: usize = 64;
+/// Longest summary, in characters.
+pub const MAX_SUMMARY: usize = 280;
+/// Longest part of a profile, in characters.
+pub const MAX_PROFILE_PART: usize = 500;
+/// Most keys in one `disconnect`.
+pub const MAX_DISCONNECT: usize = 1_000;
 /// Broker pings this often (inventory B-025).
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Either side gives a silent connection up after this long (inventory B-026).

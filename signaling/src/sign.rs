@@ -61,6 +61,11 @@ pub mod domains {
     /// The commitment of a group envelope to its content key. Stops a sender from giving recipients
     /// different keys, hence different texts, under one signature.
     pub const CONTENT_KEY: Domain = Domain("meshwire/v2/content-key");
+    /// A member joining or leaving a group. Stops a broker from putting somebody in a group, or
+    /// from moving its own enemies out of one.
+    pub const GROUP: Domain = Domain("meshwire/v2/group");
+    /// The broker's resume token. Stops a made-up lease from being taken for one of the broker's.
+    pub const RESUME: Domain = Domain("meshwire/v2/resume");
 }
 
 /// Why a signature was refused.

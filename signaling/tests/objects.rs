@@ -7,10 +7,12 @@ use meshwire_signaling::envelope::{
     Author, Channel, Content, Durability, Header, StateHead, Suite, Target,
 };
 use meshwire_signaling::frame::http::{ClaimAnswer, ClaimRequest, CreateMesh, InvitePreview};
-use meshwire_signaling::frame::{HelloAckBody, HelloBody, Limits, Param};
+use meshwire_signaling::frame::{HelloAckBody, HelloBody, Lease, Limits, Param, ResumeToken};
+use meshwire_signaling::group::{GroupAction, GroupStatement};
 use meshwire_signaling::invite::{Capability, Claim, Countersign, Genesis, Role};
+use meshwire_signaling::sign::Signed;
 use meshwire_signaling::{
-    EnvelopeId, Hash, InstanceId, MeshId, Priority, PublicKey, UnixMillis, codec,
+    EnvelopeId, Hash, InstanceId, MeshId, Priority, PublicKey, Signature, UnixMillis, codec,
 };
 use proptest::prelude::*;
 
@@ -23,6 +25,7 @@ fn key(n: u8) -> PublicKey {
 /// One of each, encoded.
 fn objects(n: u8, text: &str, number: u64) -> Vec<Vec<u8>> {
     let mesh = MeshId([n; 32]);
+    let signed = Signed { payload: vec![n; 40].into(), sig: Signature([n; 64]) };
     let features = [(text.to_owned(), [(text.to_owned(), Param::Int(number))].into())].into();
     vec![
         to_msgpack(&Header {
@@ -99,6 +102,7 @@ fn objects(n: u8, text: &str, number: u64) -> Vec<Vec<u8>> {
             at: number,
             broker: key(2),
             binding: Some(Hash([3; 32])),
+            resume: Some(signed.clone()),
             agent: text.to_owned(),
         }),
         to_msgpack(&HelloAckBody {
@@ -110,7 +114,23 @@ fn objects(n: u8, text: &str, number: u64) -> Vec<Vec<u8>> {
             limits: Limits::default(),
             features: Default::default(),
             requires: vec![text.to_owned()],
+            lease: Some(Lease { ttl_ms: number, resumed: true, token: signed }),
             agent: text.to_owned(),
+        }),
+        to_msgpack(&ResumeToken {
+            mesh,
+            key: key(n),
+            instance: InstanceId([n; 16]),
+            lease: InstanceId([1; 16]),
+            expires_at: number,
+        }),
+        to_msgpack(&GroupStatement {
+            mesh,
+            member: key(n),
+            group: text.to_owned(),
+            action: GroupAction::Join,
+            role: Some(text.to_owned()),
+            at: number,
         }),
     ]
 }
@@ -130,6 +150,8 @@ fn decode_as_everything(bytes: &[u8]) -> usize {
         Attestation,
         HelloBody,
         HelloAckBody,
+        ResumeToken,
+        GroupStatement,
         CreateMesh,
         ClaimRequest,
         ClaimAnswer,
@@ -164,7 +186,7 @@ proptest! {
 proptest! {
     #[test]
     fn spoiled_objects_never_panic(
-        n in any::<u8>(), which in 0..9usize, at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        n in any::<u8>(), which in 0..11usize, at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let mut bytes = objects(n, "text", 7).swap_remove(which);
         let at = at.index(bytes.len());

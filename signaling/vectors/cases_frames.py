@@ -15,6 +15,25 @@ PRESENCE = {
     "kind": "session", "at": w.NOW, "chain": w.chain_member,
 }  # fmt: skip
 INVITE = w.link_member["capability"]
+PROFILE = {"avatar": "\U0001f980", "title": "database keeper", "bio": "Asks before it drops a table."}
+ABOUT = {"status": "working", "summary": "moves the backups", "profile": PROFILE}
+PEER = {
+    "chain": w.chain_member, "online": True, "since": w.NOW, "about": ABOUT,
+    "presences": [
+        {"key": w.member.public, "kind": "member", "attendance": "online", "since": w.NOW, "features": ["gate"]},
+        {
+            "key": w.agent.public, "kind": "session", "attendance": "grace", "since": w.NOW,
+            "about": {"status": "dnd"}, "attestation": w.attested,
+        },
+    ],
+    "groups": [w.joined_ops],
+}  # fmt: skip
+HIDDEN = {"chain": w.chain_admin, "online": False, "hidden": True}
+TO_GROUP = ref.envelope(
+    w.mesh, w.member,
+    w.header(channel="group", target={"kind": "group", "name": "ops"}, suite="wrap", key_id=ref.Blob(ref.commitment(det("ck")))),
+    ref.secretbox(det("ck"), det("frame group", 24), pack(w.content())),
+)  # fmt: skip
 
 
 def frame(kind, **fields):
@@ -29,11 +48,18 @@ FRAMES = [
     frame("hello_ack", ack=w.ack),
     frame("bind", req=1, key=w.agent.public, attestation=w.attested, proof=w.agent.sign(ref.BIND, b"")),
     frame("bound", req=1, key=w.agent.public),
+    frame("bound", req=1, key=w.agent.public, resumed=True),
+    frame("unbind", req=8, key=w.agent.public),
+    *(frame("unbound", key=w.agent.public, reason=r) for r in ("disconnected", "kicked", "replaced", "expired")),
+    frame("bye"),
     frame("goaway", reason="the broker stops", retry_after_ms=1_500),
     frame("send", req=2, envelope=w.dm),
-    frame("send", req=3, envelope={**w.dm, "proof": PROOF, "wraps": [WRAP]}, batch={"index": 0, "last": False}),
+    frame("send", req=3, envelope={**TO_GROUP, "proof": PROOF, "wraps": [WRAP]}, batch={"index": 0, "last": False}),
     frame("accepted", req=2, id=ID, state="relayed", duplicate=False),
     frame("accepted", req=2, id=ID, state="delivered"),
+    frame("accepted", req=3, id=ID, state="relayed", duplicate=False, full=[w.admin.public]),
+    frame("recipients_changed", req=3, id=ID, missing=[w.owner.public], gone=[w.admin.public]),
+    frame("recipients_changed", req=3, id=ID, missing=[w.owner.public]),
     frame("message", to=w.admin.public, envelope={**w.dm, "proof": {"chain": w.chain_member}}, accepted_at=w.NOW, attempt=1),
     frame("client_ack", **TO_CAROL, receipt=DELIVERED),
     frame("client_nack", **TO_CAROL, by=w.admin.public, reason="blocked", permanent=True, receipt=REFUSED),
@@ -45,14 +71,27 @@ FRAMES = [
     frame("list_peers", req=4, after=w.admin.public, key=w.member.public),
     frame("peers", req=4, peers=[{"chain": w.chain_owner, "online": True, "since": w.NOW}, {"chain": w.chain_member, "online": False}], next=w.member.public, head=w.head),
     frame("peers", req=4, peers=[], head=w.head),
+    frame("peers", req=4, peers=[PEER, HIDDEN], head=w.head),
     PRESENCE,
+    {**PRESENCE, "attestation": w.attested},
     {**{k: v for k, v in PRESENCE.items() if k != "chain"}, "event": "left"},
+    frame("peer_changed", peer=PEER),
+    frame("peer_changed", peer=HIDDEN),
+    frame("resync"),
+    frame("set_presence", req=9, key=w.agent.public, status="dnd"),
+    frame("set_presence", req=9, key=w.member.public, status="idle", summary="", profile=PROFILE, visible=False),
+    frame("group", req=10, statement=w.joined_ops),
+    frame("disconnect", req=11, keys=[w.member.public, w.agent.public], kick=True),
+    frame("disconnect", req=11, all=True),
+    frame("disconnected", req=11, affected=[w.agent.public], skipped=[w.member.public]),
+    frame("disconnected", req=11, affected=[]),
     frame("invite_create", req=5, capability=INVITE),
     frame("invite_list", req=6),
     frame("invites", req=6, invites=[{"capability": INVITE, "revoked_at": w.NOW, "joined": [{"key": w.member.public, "name": "carol", "at": w.NOW}], "used": 1}]),
     frame("invite_revoke", req=7, invite=w.invite_m.public),
     frame("ok", req=7),
     frame("error", req=2, id=ID, code="rate_limited", message="too many", permanent=False, retry_after_ms=250),
+    frame("error", req=2, id=ID, code="target_gone", message="the session has ended", permanent=True, member=w.member.public),
     frame("error", code="malformed", message="not a map"),
 ]
 

@@ -13,7 +13,7 @@ def signed_case(name, kind, domain, signer, obj):
         "name": name,
         "type": kind,
         "domain": domain,
-        "rust_order": obj is not w.hello_session_object,
+        "rust_order": obj not in (w.hello_session_object, w.ack_old_object),
         "seed": signer.seed,
         "public": signer.public,
         "object": obj,
@@ -38,6 +38,10 @@ def signed_objects():
         ("hello of a member", "hello", ref.HELLO, w.member, w.hello_object),
         ("hello of a session", "hello", ref.HELLO, w.agent, w.hello_session_object),
         ("hello ack", "hello_ack", ref.HELLO_ACK, w.broker, w.ack_object),
+        ("hello ack of an older broker", "hello_ack", ref.HELLO_ACK, w.broker, w.ack_old_object),
+        ("group, joining with a role", "group", ref.GROUP, w.member, w.joins_ops),
+        ("group, leaving", "group", ref.GROUP, w.member, w.leaves_ops),
+        ("resume token", "resume", ref.RESUME, w.broker, w.resume_object),
     ]
     return [signed_case(*row) for row in rows]
 
@@ -139,15 +143,17 @@ def box_envelopes():
         channel="rpc", target={"kind": "session", "key": w.agent.public}, id=ref.ulid(w.NOW, det("rpc", 10)),
         priority="now", durability="live", key_id=Blob(ref.box_key_id(w.agent)),
     )  # fmt: skip
+    by_session = w.header(**{"from": {"key": w.agent.public, "instance": w.instance}, "id": ref.ulid(w.NOW, det("by", 10))})
+    proof = {"proof": {"chain": w.chain_member, "attestation": w.attested}}
     out = []
-    for name, to, header, content in [
-        ("dm to a member", w.admin, w.header(), w.content()),
-        ("rpc answer to a session, every field", w.agent, to_session, full),
+    for name, by, to, nonce, header, content, outside in [
+        ("dm to a member", w.member, w.admin, w.dm_nonce, w.header(), w.content(), {}),
+        ("rpc answer to a session, every field", w.member, w.agent, det("rpc nonce", 24), to_session, full, {}),
+        ("dm by a session, with its proof", w.agent, w.admin, det("by nonce", 24), by_session, w.content(), proof),
     ]:
-        nonce = w.dm_nonce if to is w.admin else det("rpc nonce", 24)
-        body = ref.box(w.member, to, nonce, pack(content))
-        env = ref.envelope(w.mesh, w.member, header, body)
-        out.append(envelope_case(name, w.member, header, content, body, env, recipient_seed=to.seed, nonce=nonce))
+        body = ref.box(by, to, nonce, pack(content))
+        env = ref.envelope(w.mesh, by, header, body, **outside)
+        out.append(envelope_case(name, by, header, content, body, env, recipient_seed=to.seed, nonce=nonce))
     return out
 
 
@@ -225,6 +231,22 @@ def cases():
             chain_case("member", w.chain_member, w.member.public, "carol", "member", joined, by[1]),
         ],
         "chains_refused": [{"reason": r, "chain": pack(c)} for r, c in refused_chains()],
+        "group_reach": [
+            {"target": t, "joined": j, "reaches": r}
+            for t, j, r in [
+                ("ops", "ops", True), ("ops", "ops/db", True), ("ops", "ops/db/backup", True),
+                ("ops/db", "ops/db/backup", True), ("ops/db", "ops", False), ("ops", "opsen", False),
+                ("ops", "dev/ops", False), ("db", "ops/db", False),
+            ]
+        ],
+        "group_names": [
+            {"text": n, "valid": v}
+            for n, v in [
+                ("all", True), ("ops/db", True), ("a.b-c_1/x", True), ("0", True), ("x" * 128, True),
+                ("", False), ("ops/", False), ("/ops", False), ("a//b", False), ("Ops", False),
+                ("@ops", False), ("o p", False), ("\u00f6", False), ("x" * 129, False),
+            ]
+        ],
         "binds": [{
             "hello_hash": hello_hash,
             "seed": w.agent.seed,

@@ -22,6 +22,8 @@ ENVELOPE = "meshwire/v2/envelope"
 RECEIPT = "meshwire/v2/receipt"
 RECEIPT_KEY = "meshwire/v2/receipt-key"
 CONTENT_KEY = "meshwire/v2/content-key"
+GROUP = "meshwire/v2/group"
+RESUME = "meshwire/v2/resume"
 
 
 class Blob(bytes):

@@ -3,8 +3,10 @@
 from meshwire_ref import (
     ATTESTATION,
     GENESIS,
+    GROUP,
     HELLO,
     HELLO_ACK,
+    RESUME,
     Blob,
     Key,
     box,
@@ -93,6 +95,26 @@ attest_list = attestation("service", robot, "ci", {"list": ["dm", "topic:builds"
 attest_none = attestation("session", agent, "agent 7", {"list": []})
 attested = signed(member, ATTESTATION, attest_all)
 
+
+def group(action, name, **role):
+    return {"mesh": mesh, "member": member.public, "group": name, "action": action, **role, "at": NOW + 3_500}
+
+
+joins_ops = group("join", "ops/db", role="lead")
+leaves_ops = group("leave", "ops/db")
+joined_ops = signed(member, GROUP, joins_ops)
+
+# Carol's presence before this connection, and on it.
+resume_object = {
+    "mesh": mesh,
+    "key": member.public,
+    "instance": instance,
+    "lease": det("lease", 16),
+    "expires_at": NOW + 4_000 + 90_000,
+}
+resume = signed(broker, RESUME, resume_object)
+resume_next = signed(broker, RESUME, {**resume_object, "expires_at": NOW + 4_010 + 90_000})
+
 hello_object = {
     "mesh": mesh,
     "key": member.public,
@@ -107,6 +129,7 @@ hello_object = {
     "at": NOW + 4_000,
     "broker": broker.public,
     "binding": det("tls exporter"),
+    "resume": resume,
     "agent": "meshwire/0.1.0",
 }
 # Field order is the author's choice: this author has its own, and leaves what may be absent away.
@@ -122,6 +145,7 @@ limits = {
     "body": 65_536,
     "frame": 262_144,
     "wraps": 500,
+    "recipients": 10_000,
     "window": 64,
     "rate": 1_000,
     "ttl_ms": 30 * DAY,
@@ -135,9 +159,16 @@ ack_object = {
     "name": "carol",
     "role": "member",
     "limits": limits,
-    "features": {"dedupe": {}, "receipts": {}},
+    "features": {f: {} for f in ("dedupe", "delegates", "groups", "lease", "receipts")},
     "requires": [],
+    "lease": {"ttl_ms": 90_000, "resumed": True, "token": resume_next},
     "agent": "meshwire-broker/0.1.0",
+}
+# An older broker's: no leases, and limits that it does not know.
+ack_old_object = {
+    **{k: v for k, v in ack_object.items() if k != "lease"},
+    "limits": {k: v for k, v in limits.items() if k != "recipients"},
+    "features": {"dedupe": {}, "receipts": {}},
 }
 ack = signed(broker, HELLO_ACK, ack_object)
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::EnvelopeId;
+use crate::id::{EnvelopeId, PublicKey};
 
 /// Something the other side asked for, or sent, was refused. Never answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct ErrorFrame {
     /// When to try again, in milliseconds from now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// For `target_gone`: the member that the session belonged to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<PublicKey>,
 }
 
 impl ErrorFrame {
@@ -37,6 +40,7 @@ impl ErrorFrame {
             message: message.into(),
             permanent: true,
             retry_after_ms: None,
+            member: None,
         }
     }
 
@@ -112,6 +116,12 @@ pub mod code {
     pub const EXPIRED: &str = "expired";
     /// No such member, session, group or topic.
     pub const UNKNOWN_TARGET: &str = "unknown_target";
+    /// A group send's batches do not fit together.
+    pub const BAD_BATCH: &str = "bad_batch";
+    /// The group's name, or the statement about it, is none.
+    pub const BAD_GROUP: &str = "bad_group";
+    /// A later statement about the same group is known.
+    pub const STALE_STATEMENT: &str = "stale_statement";
     /// The session has ended; its member still lives.
     pub const TARGET_GONE: &str = "target_gone";
     /// The recipient is away and the envelope is not to be queued.

@@ -34,6 +34,12 @@ pub mod feature {
     pub const RECEIPTS: &str = "receipts";
     /// The node gates surfacing by its own status; the broker need not.
     pub const GATE: &str = "gate";
+    /// The broker carries group sends, and keeps who is in which group.
+    pub const GROUPS: &str = "groups";
+    /// The broker carries mail by sessions and services, with their attestation.
+    pub const DELEGATES: &str = "delegates";
+    /// Presence is a lease, which a lost connection does not end at once.
+    pub const LEASE: &str = "lease";
 }
 
 /// The broker's first frame.
@@ -94,8 +100,40 @@ pub struct HelloBody {
     /// The TLS exporter of this connection; absent where the broker sees no TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<Hash>,
+    /// The token of the last ack's [`Lease`], if it is still in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Signed>,
     /// Name and version of the program, for logs.
     pub agent: String,
+}
+
+/// What a resume token says. A hint for the broker where the lease is, never authentication: the
+/// hello that carries it proves key, member and instance by itself. Signed under
+/// [`domains::RESUME`] by the broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeToken {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The identity whose lease it is.
+    pub key: PublicKey,
+    /// The instance it is bound to.
+    pub instance: InstanceId,
+    /// The lease.
+    pub lease: InstanceId,
+    /// When it ends unless the identity is heard again, Unix milliseconds.
+    pub expires_at: UnixMillis,
+}
+
+/// The presence that a connection holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// How long it outlives the connection, in milliseconds.
+    pub ttl_ms: u64,
+    /// Whether it goes on from an earlier connection: nobody was told that we had left.
+    #[serde(default)]
+    pub resumed: bool,
+    /// [`ResumeToken`]: to be kept in memory and shown in the next hello.
+    pub token: Signed,
 }
 
 impl HelloBody {
@@ -138,12 +176,16 @@ pub struct HelloAckBody {
     /// Features without which the broker does not want to go on.
     #[serde(default)]
     pub requires: Vec<String>,
+    /// The presence that this connection holds; absent where the broker has no leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// Program and version, for logs.
     pub agent: String,
 }
 
 /// What the broker allows; sizes in bytes, times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)] // what an older broker does not say
 pub struct Limits {
     /// Body ciphertext of one envelope.
     pub body: u64,
@@ -151,6 +193,8 @@ pub struct Limits {
     pub frame: u64,
     /// Wraps in one batch.
     pub wraps: u64,
+    /// Recipients of one group send.
+    pub recipients: u64,
     /// Envelopes pushed and not yet acked.
     pub window: u64,
     /// Sends and other requests per second and member, sustained.
@@ -169,6 +213,7 @@ impl Default for Limits {
             body: limits::MAX_BODY as u64,
             frame: limits::MAX_FRAME as u64,
             wraps: limits::MAX_WRAPS as u64,
+            recipients: limits::MAX_RECIPIENTS as u64,
             window: limits::DELIVERY_WINDOW as u64,
             rate: 1_000,
             ttl_ms: limits::ms(limits::MAX_TTL),
@@ -216,7 +261,50 @@ pub struct Bound {
     pub req: u64,
     /// The key.
     pub key: PublicKey,
+    /// Whether its presence goes on from an earlier connection.
+    #[serde(default)]
+    pub resumed: bool,
 }
+
+/// A bound identity has ended: its presence ends at once, and mail to it is answered with
+/// `target_gone` from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "unbind")]
+pub struct Unbind {
+    /// Request number.
+    pub req: u64,
+    /// The session's or service's key.
+    pub key: PublicKey,
+}
+
+/// Why a connection does not speak for an identity any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnboundReason {
+    /// An admin disconnected it; bind it again.
+    Disconnected,
+    /// An admin removed it; do not bind it again.
+    Kicked,
+    /// Another connection of the same member speaks for it.
+    Replaced,
+    /// Its attestation is over; bind it again with a fresh one.
+    Expired,
+}
+
+/// This connection does not speak for an identity any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "unbound")]
+pub struct Unbound {
+    /// The identity.
+    pub key: PublicKey,
+    /// Why.
+    pub reason: UnboundReason,
+}
+
+/// The node leaves on purpose: the presence of all its identities ends at once, without grace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "bye")]
+pub struct Bye {}
 
 /// The broker will close; come back after the given time, spread out by the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,14 +28,17 @@ mod send;
 
 pub use error::{ErrorFrame, close, code};
 pub use hello::{
-    Bind, Bound, Challenge, EXPORTER_LABEL, Features, Goaway, Hello, HelloAck, HelloAckBody,
-    HelloBody, Limits, Param, feature,
+    Bind, Bound, Bye, Challenge, EXPORTER_LABEL, Features, Goaway, Hello, HelloAck, HelloAckBody,
+    HelloBody, Lease, Limits, Param, ResumeToken, Unbind, Unbound, UnboundReason, feature,
 };
 pub use invite::{InviteCreate, InviteInfo, InviteList, InviteRevoke, Invites, Joined, Ok};
-pub use presence::{ListPeers, PeerInfo, Peers, Presence, PresenceEvent};
+pub use presence::{
+    About, Attendance, Disconnect, Disconnected, ListPeers, PeerChanged, PeerInfo, Peers, Presence,
+    PresenceEvent, PresenceInfo, Profile, Resync, SetGroup, SetPresence, Status,
+};
 pub use send::{
     Accepted, Batch, ClientAck, ClientNack, Drained, MessageFrame, MessageState, ReceiptAck,
-    ReceiptFrame, Send,
+    ReceiptFrame, RecipientsChanged, Send,
 };
 
 use crate::codec::{self, CodecError, Encoding};
@@ -124,9 +127,13 @@ frames! {
     HelloAck(HelloAck) = "hello_ack",
     Bind(Bind) = "bind",
     Bound(Bound) = "bound",
+    Unbind(Unbind) = "unbind",
+    Unbound(Unbound) = "unbound",
+    Bye(Bye) = "bye",
     Goaway(Goaway) = "goaway",
     Send(Send) = "send",
     Accepted(Accepted) = "accepted",
+    RecipientsChanged(RecipientsChanged) = "recipients_changed",
     Message(MessageFrame) = "message",
     ClientAck(ClientAck) = "client_ack",
     ClientNack(ClientNack) = "client_nack",
@@ -136,6 +143,12 @@ frames! {
     ListPeers(ListPeers) = "list_peers",
     Peers(Peers) = "peers",
     Presence(Presence) = "presence",
+    PeerChanged(PeerChanged) = "peer_changed",
+    Resync(Resync) = "resync",
+    SetPresence(SetPresence) = "set_presence",
+    SetGroup(SetGroup) = "group",
+    Disconnect(Disconnect) = "disconnect",
+    Disconnected(Disconnected) = "disconnected",
     InviteCreate(InviteCreate) = "invite_create",
     InviteList(InviteList) = "invite_list",
     Invites(Invites) = "invites",

@@ -75,6 +75,26 @@ pub struct Accepted {
     /// Whether it was there before.
     #[serde(default)]
     pub duplicate: bool,
+    /// Recipients of a group send who get nothing because too much waits for them already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub full: Vec<PublicKey>,
+}
+
+/// The wraps of a group send are not for those who are in the group now. Send again, with the same
+/// envelope and the wraps completed, after a look at one's own copy of the roster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "recipients_changed")]
+pub struct RecipientsChanged {
+    /// Request number.
+    pub req: u64,
+    /// The envelope's id.
+    pub id: EnvelopeId,
+    /// Who lacks a wrap; at most [`crate::limits::MAX_CHANGED`], so that there may be more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<PublicKey>,
+    /// Who has a wrap and is not to have one; at most as many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<PublicKey>,
 }
 
 /// A delivery to one of the socket's identities, claimed for [`crate::limits::CLAIM_LEASE`].

@@ -1,5 +1,7 @@
 //! Arbitrary frames. Nothing here is validly signed: the codec must not care.
 
+mod presence;
+
 use std::collections::BTreeMap;
 
 use meshwire_signaling::attest::IdentityKind;
@@ -7,8 +9,7 @@ use meshwire_signaling::envelope::{Proof, StateHead};
 use meshwire_signaling::frame::{
     Accepted, Batch, Bind, Bound, Challenge, ClientAck, ClientNack, Drained, ErrorFrame, Frame,
     Goaway, Hello, HelloAck, InviteCreate, InviteInfo, InviteList, InviteRevoke, Invites, Joined,
-    ListPeers, MessageFrame, MessageState, Ok as OkFrame, PeerInfo, Peers, Presence, PresenceEvent,
-    ReceiptAck, ReceiptFrame, Send,
+    ListPeers, MessageFrame, MessageState, Ok as OkFrame, Peers, ReceiptAck, ReceiptFrame, Send,
 };
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::invite::{Chain, Link};
@@ -99,14 +100,6 @@ fn envelope() -> impl Strategy<Value = Envelope> {
     )
 }
 
-fn peer() -> impl Strategy<Value = PeerInfo> {
-    (chain(), any::<bool>(), of(int())).prop_map(|(chain, online, since)| PeerInfo {
-        chain,
-        online,
-        since,
-    })
-}
-
 fn invite() -> impl Strategy<Value = InviteInfo> {
     let joined = (key(), text(), int()).prop_map(|(key, name, at)| Joined { key, name, at });
     (signed(), of(int()), vec(joined, 0..3), any::<u32>()).prop_map(
@@ -127,7 +120,7 @@ fn made<T: Into<Frame> + std::fmt::Debug + 'static>(
 
 /// A strategy for every frame type, by its name.
 pub(crate) fn all() -> BTreeMap<&'static str, BoxedStrategy<Frame>> {
-    BTreeMap::from([
+    let mut all = BTreeMap::from([
         (
             "challenge",
             made(
@@ -153,7 +146,14 @@ pub(crate) fn all() -> BTreeMap<&'static str, BoxedStrategy<Frame>> {
                 proof,
             })),
         ),
-        ("bound", made((int(), key()).prop_map(|(req, key)| Bound { req, key }))),
+        (
+            "bound",
+            made((int(), key(), any::<bool>()).prop_map(|(req, key, resumed)| Bound {
+                req,
+                key,
+                resumed,
+            })),
+        ),
         (
             "goaway",
             made(
@@ -172,10 +172,9 @@ pub(crate) fn all() -> BTreeMap<&'static str, BoxedStrategy<Frame>> {
         ),
         (
             "accepted",
-            made(
-                (int(), id(), state(), any::<bool>())
-                    .prop_map(|(req, id, state, duplicate)| Accepted { req, id, state, duplicate }),
-            ),
+            made((int(), id(), state(), any::<bool>(), vec(key(), 0..4)).prop_map(
+                |(req, id, state, duplicate, full)| Accepted { req, id, state, duplicate, full },
+            )),
         ),
         (
             "message",
@@ -233,22 +232,9 @@ pub(crate) fn all() -> BTreeMap<&'static str, BoxedStrategy<Frame>> {
         (
             "peers",
             made(
-                (int(), vec(peer(), 0..3), of(key()), head())
+                (int(), vec(presence::peer(), 0..3), of(key()), head())
                     .prop_map(|(req, peers, next, head)| Peers { req, peers, next, head }),
             ),
-        ),
-        (
-            "presence",
-            made((presence_event(), key(), key(), kind(), int(), of(chain())).prop_map(
-                |(event, key, member, kind, at, chain)| Presence {
-                    event,
-                    key,
-                    member,
-                    kind,
-                    at,
-                    chain,
-                },
-            )),
         ),
         (
             "invite_create",
@@ -266,23 +252,16 @@ pub(crate) fn all() -> BTreeMap<&'static str, BoxedStrategy<Frame>> {
         ("ok", made(int().prop_map(|req| OkFrame { req }))),
         (
             "error",
-            made((of(int()), of(id()), text(), text(), any::<bool>(), of(int())).prop_map(
-                |(req, id, code, message, permanent, retry_after_ms)| ErrorFrame {
-                    req,
-                    id,
-                    code,
-                    message,
-                    permanent,
-                    retry_after_ms,
-                },
-            )),
+            made(
+                (of(int()), of(id()), text(), text(), any::<bool>(), of(int()), of(key()))
+                    .prop_map(|(req, id, code, message, permanent, retry_after_ms, member)| {
+                        ErrorFrame { req, id, code, message, permanent, retry_after_ms, member }
+                    }),
+            ),
         ),
-    ])
-}
-
-fn presence_event() -> impl Strategy<Value = PresenceEvent> {
-    use PresenceEvent::{Admitted, Joined, Left};
-    prop_oneof![Just(Joined), Just(Left), Just(Admitted)]
+    ]);
+    all.append(&mut presence::all());
+    all
 }
 
 /// Any frame; every type is as likely as any other.

@@ -3,7 +3,8 @@
 use meshwire_signaling::attest::Attestation;
 use meshwire_signaling::codec;
 use meshwire_signaling::envelope::box_key_id;
-use meshwire_signaling::frame::{Bind, HelloAckBody, HelloBody};
+use meshwire_signaling::frame::{Bind, HelloAckBody, HelloBody, Limits, ResumeToken};
+use meshwire_signaling::group::{GroupError, GroupStatement, check_group_name, reaches};
 use meshwire_signaling::id::{Blob, Hash, MeshId, PublicKey, safety_number};
 use meshwire_signaling::invite::{
     AdminToken, Capability, Chain, Claim, Countersign, Genesis, InviteLink, mesh_id,
@@ -17,7 +18,7 @@ pub(super) fn vectors() -> Case {
     file(include_str!("../../vectors/layouts.json"))
 }
 
-const DOMAINS: [Domain; 13] = [
+const DOMAINS: [Domain; 15] = [
     domains::GENESIS,
     domains::CAPABILITY,
     domains::CLAIM,
@@ -31,6 +32,8 @@ const DOMAINS: [Domain; 13] = [
     domains::RECEIPT,
     domains::RECEIPT_KEY,
     domains::CONTENT_KEY,
+    domains::GROUP,
+    domains::RESUME,
 ];
 
 fn domain(text: &str) -> Domain {
@@ -56,8 +59,7 @@ fn the_layout_in_every_domain() {
 fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(case: &Case) {
     let domain = domain(case.text("domain"));
     let key = case.secret("seed");
-    let sig = meshwire_signaling::Signature(case.array("sig"));
-    let signed = Signed { payload: Blob(case.bytes("payload")), sig };
+    let (signed, sig) = (signed(case), meshwire_signaling::Signature(case.array("sig")));
     assert_eq!(key.public().0, case.array("public"));
     let object: T = signed.open(&key.public(), domain).unwrap();
     assert_eq!(object, case.object::<T>("object"), "{}", case.name());
@@ -80,9 +82,53 @@ fn signed_objects() {
             "attestation" => check::<Attestation>(&case),
             "hello" => check::<HelloBody>(&case),
             "hello_ack" => check::<HelloAckBody>(&case),
+            "group" => check::<GroupStatement>(&case),
+            "resume" => check::<ResumeToken>(&case),
             other => panic!("an object that this test does not know: {other}"),
         }
     }
+}
+
+fn signed(case: &Case) -> Signed {
+    let sig = meshwire_signaling::Signature(case.array("sig"));
+    Signed { payload: Blob(case.bytes("payload")), sig }
+}
+
+#[test]
+fn group_statements_hold_for_their_member_alone() {
+    let v = vectors();
+    let mesh = MeshId(v.array("mesh"));
+    for case in v.cases("signed").iter().filter(|c| c.text("type") == "group") {
+        let (signed, member) = (signed(case), PublicKey(case.array("public")));
+        let want = case.object("object");
+        assert_eq!(GroupStatement::verify(&signed, &mesh, &member), Ok(want));
+        let mut other = signed.clone();
+        other.sig.0[0] ^= 1;
+        let got = GroupStatement::verify(&other, &mesh, &member);
+        assert!(matches!(got, Err(GroupError::Signature(_))), "{got:?}");
+    }
+}
+
+#[test]
+fn group_names_and_whom_they_reach() {
+    for case in vectors().cases("group_names") {
+        let valid = check_group_name(case.text("text")).is_ok();
+        assert_eq!(valid, case.object::<bool>("valid"), "{}", case.name());
+    }
+    for case in vectors().cases("group_reach") {
+        let got = reaches(case.text("target"), case.text("joined"));
+        assert_eq!(got, case.object::<bool>("reaches"), "{}", case.name());
+    }
+}
+
+#[test]
+fn what_an_older_broker_does_not_say_has_its_default() {
+    let v = vectors();
+    let acks = v.cases("signed").into_iter().filter(|c| c.text("type") == "hello_ack");
+    let acks: Vec<HelloAckBody> = acks.map(|c| c.object("object")).collect();
+    let [new, old] = acks.as_slice() else { panic!("{} acks", acks.len()) };
+    assert!(new.lease.is_some() && old.lease.is_none());
+    assert_eq!((&old.limits, &new.limits), (&Limits::default(), &Limits::default()));
 }
 
 #[test]
@@ -90,8 +136,7 @@ fn attestations_hold_while_they_last() {
     let v = vectors();
     let mesh = MeshId(v.array("mesh"));
     for case in v.cases("signed").iter().filter(|c| c.text("type") == "attestation") {
-        let sig = meshwire_signaling::Signature(case.array("sig"));
-        let signed = Signed { payload: Blob(case.bytes("payload")), sig };
+        let signed = signed(case);
         let want: Attestation = case.object("object");
         let by = PublicKey(case.array("public"));
         assert_eq!(Attestation::verify(&signed, &mesh, &by, want.issued_at).as_ref(), Ok(&want));

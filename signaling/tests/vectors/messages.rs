@@ -1,5 +1,6 @@
 //! `layouts.json`: envelopes, wraps and receipts.
 
+use meshwire_signaling::attest::{Attestation, capability};
 use meshwire_signaling::codec::{self, Encoding};
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict};
@@ -42,10 +43,30 @@ fn box_envelopes() {
         let (header, content): (Header, Content) = (case.object("header"), case.object("content"));
         assert_eq!(codec::to_msgpack(&content), case.bytes("content_bytes"));
         let mesh = MeshId(case.array("mesh"));
-        let made = Envelope::seal_box(&mesh, &a, &header, &pair, &case.array("nonce"), &content);
+        let mut made =
+            Envelope::seal_box(&mesh, &a, &header, &pair, &case.array("nonce"), &content);
+        made.proof = case.object::<Envelope>("json").proof;
         check(&case, &made);
         let theirs = Pair::new(&b, &a.public()).unwrap();
         assert_eq!(made.open_box(&theirs).unwrap(), content);
+    }
+}
+
+#[test]
+fn the_proof_of_a_sessions_mail_holds_when_it_was_sent() {
+    let v = vectors();
+    let mesh = MeshId(v.array("mesh"));
+    let envelopes = v.cases("envelopes_box").into_iter().map(|c| c.object::<Envelope>("json"));
+    let proven: Vec<_> = envelopes.filter(|e| e.proof.is_some()).collect();
+    assert!(!proven.is_empty());
+    for env in proven {
+        let header = env.check(&mesh).unwrap().header;
+        let proof = env.proof.unwrap();
+        let member = proof.chain.verify(&mesh).unwrap().key;
+        let said = proof.attestation.unwrap();
+        let said = Attestation::verify(&said, &mesh, &member, header.sent_at).unwrap();
+        assert_eq!(said.key, header.from.key);
+        assert!(said.capabilities.allow(capability::DM));
     }
 }
 
@@ -57,8 +78,8 @@ fn group_envelopes_and_wraps() {
         assert_eq!(key.commitment().0, case.array("commitment"));
         let (header, content): (Header, Content) = (case.object("header"), case.object("content"));
         assert_eq!(*header.key_id, key.commitment().0);
-        let body = key.seal(&case.array("nonce"), &codec::to_msgpack(&content));
-        let mut made = Envelope::sign(&MeshId(case.array("mesh")), &a, &header, body);
+        let (mesh, nonce) = (MeshId(case.array("mesh")), case.array("nonce"));
+        let mut made = Envelope::seal_group(&mesh, &a, &header, &key, &nonce, &content);
         for wrap in case.cases("wraps") {
             let b = wrap.secret("recipient_seed");
             assert_eq!(b.public().0, wrap.array("to"));
