@@ -12,7 +12,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use meshwire_signaling::frame::{ErrorFrame, HelloAckBody, MessageState, Presence};
+use meshwire_signaling::frame::{
+    ErrorFrame, HelloAckBody, MessageState, PeerInfo, Presence, UnboundReason,
+};
 use meshwire_signaling::receipt::Receipt;
 use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, UnixMillis};
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,17 @@ pub enum LinkEvent {
     Drained,
     /// Somebody came, went or was admitted.
     Presence(Box<Presence>),
+    /// What a member says of itself, or its groups, changed.
+    PeerChanged(Box<PeerInfo>),
+    /// News were lost: the roster is to be read again.
+    Resync,
+    /// The connection does not speak for one of our bound identities any more.
+    Unbound {
+        /// The identity.
+        key: PublicKey,
+        /// Why.
+        reason: UnboundReason,
+    },
 }
 
 /// Our verdict on an envelope that came in.
@@ -83,6 +96,17 @@ pub enum Answer {
         from: PublicKey,
         /// The envelope.
         id: EnvelopeId,
+        /// For the author.
+        receipt: Receipt,
+    },
+    /// It is for a session of ours that has ended: the receipt is by our member.
+    Gone {
+        /// The envelope's author.
+        from: PublicKey,
+        /// The envelope.
+        id: EnvelopeId,
+        /// The session.
+        by: PublicKey,
         /// For the author.
         receipt: Receipt,
     },
@@ -111,12 +135,14 @@ pub enum Answer {
 }
 
 /// The carrier's word that it has an envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handed {
     /// How far it is.
     pub state: MessageState,
     /// Whether the carrier had it before.
     pub duplicate: bool,
+    /// Recipients of a group send who get nothing: too much waits for them already.
+    pub full: Vec<PublicKey>,
 }
 
 /// Why a link did not do something.
@@ -140,6 +166,14 @@ pub enum LinkError {
     /// The other side refused.
     #[error("{}", .0.message)]
     Refused(Box<ErrorFrame>),
+    /// A group send's wraps are not for those who are in the group now; as far as one answer says.
+    #[error("the group's members have changed: {} are missing, {} are gone", missing.len(), gone.len())]
+    RecipientsChanged {
+        /// Who lacks a wrap.
+        missing: Vec<PublicKey>,
+        /// Who is not to have one.
+        gone: Vec<PublicKey>,
+    },
     /// No answer came in time; the request may have had its effect all the same.
     #[error("no answer came in time")]
     TimedOut,

@@ -166,13 +166,14 @@ impl MessageLink for MemoryLink {
         };
         self.push(LinkEvent::Envelope(Box::new(inbound))).await?;
         let (done, ticket) = Ticket::new();
-        let _ = done.send(Ok(Handed { state: MessageState::Sent, duplicate: false }));
+        let _ =
+            done.send(Ok(Handed { state: MessageState::Sent, duplicate: false, full: Vec::new() }));
         Ok(ticket)
     }
 
     async fn answer(&self, answer: Answer) -> Result<(), LinkError> {
         match answer {
-            Answer::Final { from, id, receipt } => {
+            Answer::Final { from, id, receipt } | Answer::Gone { from, id, receipt, .. } => {
                 self.push(LinkEvent::Receipt { from, id, receipt }).await
             }
             // Without a receipt there is nothing that the author could believe.

@@ -7,6 +7,7 @@ use futures_util::SinkExt as _;
 use meshwire_signaling::Hash;
 use meshwire_signaling::frame::close;
 use meshwire_signaling::limits::HELLO_TIMEOUT;
+use meshwire_signaling::sign::Signed;
 use rustls::ClientConfig;
 use tokio::time::timeout;
 
@@ -98,6 +99,7 @@ pub(super) async fn connect(
     net: &dyn Net,
     config: &RelayConfig,
     tls: Option<Arc<ClientConfig>>,
+    resume: Option<Signed>,
 ) -> Result<(Ws, Welcome), Loss> {
     let reach = async {
         let dialed = dial(net, &config.base, tls).await.map_err(|e| Loss::unreached(&e))?;
@@ -111,7 +113,7 @@ pub(super) async fn connect(
         return Err(Loss::new(format!("{} did not answer within {secs} s", config.base)));
     };
     let (mut ws, exporter) = reached?;
-    match timeout(HELLO_TIMEOUT, say_hello(net, config, &mut ws, exporter)).await {
+    match timeout(HELLO_TIMEOUT, say_hello(net, config, &mut ws, exporter, resume)).await {
         Ok(Ok(welcome)) => Ok((ws, welcome)),
         Ok(Err(Failed::Loss(loss))) => Err(loss),
         Ok(Err(Failed::Hello(error))) => {
@@ -138,6 +140,7 @@ async fn say_hello(
     config: &RelayConfig,
     ws: &mut Ws,
     exporter: Option<Hash>,
+    resume: Option<Signed>,
 ) -> Result<Welcome, Failed> {
     let lost = |reason: String| Failed::Loss(Loss::new(reason));
     let (instance, counter) = config.counter.next().await.map_err(|e| lost(e.to_string()))?;
@@ -149,6 +152,7 @@ async fn say_hello(
         counter,
         features: config.features.clone(),
         requires: config.requires.clone(),
+        resume,
         agent: config.agent.clone(),
         nonce: Hash(net::random(net)),
         exporter,

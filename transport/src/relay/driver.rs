@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use meshwire_signaling::limits::{MAX_BODY, MAX_FRAME};
+use meshwire_signaling::limits::{MAX_BODY, MAX_FRAME, MAX_WRAPS};
+use meshwire_signaling::sign::Signed;
 use rustls::ClientConfig;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -31,6 +32,8 @@ pub(super) struct Driver {
     closing: watch::Receiver<bool>,
     /// Made at the first connection: reading the system's roots is slow.
     tls: Option<Option<Arc<ClientConfig>>>,
+    /// The last ack's token. In memory only: after a restart the hello alone has to do.
+    resume: Option<Signed>,
 }
 
 /// Resolves when the link is closed, or its last handle dropped.
@@ -46,7 +49,7 @@ impl Driver {
         events: mpsc::Sender<LinkEvent>,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { net, config, shared, events, closing, tls: None }
+        Self { net, config, shared, events, closing, tls: None, resume: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -87,7 +90,9 @@ impl Driver {
                 self.tls.insert(tls).clone()
             }
         };
-        let (ws, welcome) = Box::pin(connect(&*self.net, &self.config, tls)).await?;
+        let (ws, welcome) =
+            Box::pin(connect(&*self.net, &self.config, tls, self.resume.clone())).await?;
+        self.resume = welcome.ack.lease.as_ref().map(|lease| lease.token.clone());
         Ok((ws, Box::new(welcome)))
     }
 
@@ -99,7 +104,9 @@ impl Driver {
         };
         let max_body = limit(welcome.ack.limits.body, MAX_BODY);
         let max_frame = limit(welcome.ack.limits.frame, MAX_FRAME);
-        if !self.shared.set_up(Up::new(tx, pending.clone(), welcome.hello, max_body)) {
+        let max_wraps = limit(welcome.ack.limits.wraps, MAX_WRAPS);
+        let up = Up::new(tx, pending.clone(), welcome.hello, max_body, max_wraps);
+        if !self.shared.set_up(up) {
             return End::Closed;
         }
         debug!(target: "meshwire::events::relay", event = "up", broker = %welcome.ack.broker.short());

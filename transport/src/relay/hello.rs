@@ -15,7 +15,7 @@ use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::{
     Challenge, ErrorFrame, Features, Frame, Hello, HelloAck, HelloAckBody, HelloBody, code,
 };
-use meshwire_signaling::sign::{SignError, domains};
+use meshwire_signaling::sign::{SignError, Signed, domains};
 use meshwire_signaling::{Hash, InstanceId, MeshId, PublicKey, SecretKey, UnixMillis};
 
 /// What a hello is made of.
@@ -35,6 +35,8 @@ pub struct Greeting {
     pub features: Features,
     /// Features without which it does not go on.
     pub requires: Vec<String>,
+    /// The last connection's resume token.
+    pub resume: Option<Signed>,
     /// Name and version of the program.
     pub agent: String,
     /// 32 random bytes.
@@ -181,6 +183,7 @@ impl Greeting {
             at: now,
             broker: self.broker,
             binding: self.exporter.filter(|_| challenge.binding),
+            resume: self.resume.clone(),
             agent: self.agent.clone(),
         };
         Ok(Hello { hello: body.sign(&self.identity), attestation: None })
@@ -211,7 +214,6 @@ mod tests {
     use super::*;
     use meshwire_signaling::frame::{Drained, Limits, feature};
     use meshwire_signaling::invite::Role;
-    use meshwire_signaling::sign::Signed;
 
     fn broker() -> SecretKey {
         SecretKey::from_seed(&[1; 32])
@@ -230,6 +232,7 @@ mod tests {
             counter: 7,
             features: features(&[feature::GATE]),
             requires: vec![feature::DEDUPE.into()],
+            resume: None,
             agent: "test/1".into(),
             nonce: Hash([5; 32]),
             exporter: None,
@@ -257,6 +260,7 @@ mod tests {
             limits: Limits::default(),
             features: features(&[feature::DEDUPE, feature::RECEIPTS]),
             requires: vec![],
+            lease: None,
             agent: "broker/1".into(),
         }
     }

@@ -39,8 +39,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{
-    Bind, ClientAck, ClientNack, Features, Frame, InviteCreate, InviteInfo, InviteList,
-    InviteRevoke, ListPeers, Peers, ReceiptAck, Send as SendFrame,
+    Batch, Bind, Bye, ClientAck, ClientNack, Disconnect, Disconnected, Features, Frame,
+    InviteCreate, InviteInfo, InviteList, InviteRevoke, ListPeers, Peers, ReceiptAck,
+    Send as SendFrame, SetGroup, SetPresence, Unbind,
 };
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::sign::Signed;
@@ -195,20 +196,64 @@ impl RelayLink {
     }
 
     /// Binds a further identity of this member to the current connection; to be repeated at each
-    /// [`LinkEvent::Up`].
+    /// [`LinkEvent::Up`]. Says whether its presence goes on from an earlier connection.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn bind(&self, key: &SecretKey, attestation: Signed) -> Result<(), LinkError> {
+    pub async fn bind(&self, key: &SecretKey, attestation: Signed) -> Result<bool, LinkError> {
         let public = key.public();
         let answer = self.ask(|req, hello| {
             let proof = Bind::prove(hello, key, &attestation);
             Bind { req, key: public, attestation, proof }.into()
         });
         match answer.await? {
-            Frame::Bound(bound) if bound.key == public => Ok(()),
+            Frame::Bound(bound) if bound.key == public => Ok(bound.resumed),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Ends a bound identity: the broker refuses mail to it from now on.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn unbind(&self, key: PublicKey) -> Result<(), LinkError> {
+        done(&self.ask(|req, _| Unbind { req, key }.into()).await?)
+    }
+
+    /// Changes what an identity of this link says of itself; `change.req` is filled in.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn set_presence(&self, change: SetPresence) -> Result<(), LinkError> {
+        done(&self.ask(|req, _| SetPresence { req, ..change }.into()).await?)
+    }
+
+    /// Joins or leaves a group, by a [`meshwire_signaling::group::GroupStatement`] of this member.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn set_group(&self, statement: Signed) -> Result<(), LinkError> {
+        done(&self.ask(|req, _| SetGroup { req, statement }.into()).await?)
+    }
+
+    /// Closes connections of others; `ask.req` is filled in.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn disconnect(&self, ask: Disconnect) -> Result<Disconnected, LinkError> {
+        match self.ask(|req, _| Disconnect { req, ..ask }.into()).await? {
+            Frame::Disconnected(done) => Ok(done),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Tells the broker that this node leaves on purpose, before [`MessageLink::close`]: its presence
+    /// ends at once.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn bye(&self) -> Result<(), LinkError> {
+        self.tell(Bye {}.into()).await
     }
 
     /// Makes one request on the current connection; `make` gets its number and the hello's hash.
@@ -225,6 +270,32 @@ impl RelayLink {
             answer.await.unwrap_or_else(|_| Err(lost()))
         };
         timeout(ASK_TIMEOUT, asking).await.unwrap_or(Err(LinkError::TimedOut))
+    }
+
+    /// Sends all batches of wraps but the last. Nobody waits for their answers: a broker that does
+    /// not have one of them refuses the last.
+    async fn send_batches(
+        &self,
+        up: &Up,
+        mut envelope: Envelope,
+    ) -> Result<(Envelope, Option<Batch>), LinkError> {
+        if envelope.wraps.len() <= up.max_wraps {
+            return Ok((envelope, None));
+        }
+        let wraps = std::mem::take(&mut envelope.wraps);
+        let mut chunks = wraps.chunks(up.max_wraps).peekable();
+        let mut index = 0;
+        while let Some(chunk) = chunks.next() {
+            let part = Envelope { wraps: chunk.to_vec(), ..envelope.clone() };
+            let batch = Some(Batch { index, last: chunks.peek().is_none() });
+            if chunks.peek().is_none() {
+                return Ok((part, batch));
+            }
+            let room = up.frames.reserve().await.map_err(|_| self.shared.lost())?;
+            room.send(SendFrame { req: up.pending.next_req(), envelope: part, batch }.into());
+            index += 1;
+        }
+        Ok((envelope, None))
     }
 
     /// Queues a frame that nobody answers.
@@ -261,10 +332,11 @@ impl MessageLink for RelayLink {
         let lost = |_| self.shared.lost();
         let _turn = up.turn.lock().await;
         let permit = up.sends.clone().acquire_owned().await.map_err(lost)?;
+        let (envelope, batch) = self.send_batches(&up, envelope).await?;
         let room = up.frames.reserve().await.map_err(|_| self.shared.lost())?;
         let (done, ticket) = Ticket::new();
         let req = up.pending.send(done, permit);
-        room.send(SendFrame { req, envelope, batch: None }.into());
+        room.send(SendFrame { req, envelope, batch }.into());
         Ok(ticket)
     }
 
@@ -283,6 +355,11 @@ impl MessageLink for RelayLink {
             }
             Answer::Final { from, id, receipt } => {
                 let by = receipt.by;
+                let reason = receipt.reason.clone().unwrap_or_default();
+                let receipt = Some(receipt);
+                ClientNack { from, id, by, reason, permanent: true, receipt }.into()
+            }
+            Answer::Gone { from, id, by, receipt } => {
                 let reason = receipt.reason.clone().unwrap_or_default();
                 let receipt = Some(receipt);
                 ClientNack { from, id, by, reason, permanent: true, receipt }.into()

@@ -8,7 +8,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{ErrorFrame, Frame, HelloAckBody, close};
-use meshwire_signaling::limits::{PING_INTERVAL, STALE_AFTER};
+use meshwire_signaling::limits::STALE_AFTER;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -29,6 +29,9 @@ const BATCH: usize = 64;
 /// A broker that takes longer to answer a frame, while its socket is fine, has lost it. Twice what a
 /// request may take; sending again is harmless, for the broker deduplicates.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long nothing may come before the node pings. Half the broker's interval: a lease counts from
+/// the last thing heard, so that a node which stops for a minute must have been heard just before.
+const PING_AFTER: Duration = Duration::from_secs(15);
 /// How long a closing link waits for the broker's last answers.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
@@ -190,7 +193,7 @@ impl Reader<'_> {
                     if let Some(loss) = self.overdue(heard) {
                         return End::Lost(loss);
                     }
-                    if !pinged && self.net.now() >= heard + PING_INTERVAL {
+                    if !pinged && self.net.now() >= heard + PING_AFTER {
                         self.ping.notify_one();
                         pinged = true;
                     }
@@ -208,7 +211,7 @@ impl Reader<'_> {
 
     /// When to look at the clock again.
     fn deadline(&self, heard: Instant, pinged: bool) -> Instant {
-        let quiet = heard + if pinged { STALE_AFTER } else { PING_INTERVAL };
+        let quiet = heard + if pinged { STALE_AFTER } else { PING_AFTER };
         self.pending.waits_since().map_or(quiet, |since| quiet.min(since + ANSWER_TIMEOUT))
     }
 
@@ -265,6 +268,13 @@ impl Reader<'_> {
             }
             Frame::Drained(_) => self.emit(LinkEvent::Drained).await,
             Frame::Presence(p) => self.emit(LinkEvent::Presence(Box::new(p))).await,
+            Frame::PeerChanged(c) => self.emit(LinkEvent::PeerChanged(Box::new(c.peer))).await,
+            Frame::Resync(_) => self.emit(LinkEvent::Resync).await,
+            Frame::Unbound(u) => {
+                self.emit(LinkEvent::Unbound { key: u.key, reason: u.reason }).await
+            }
+            Frame::RecipientsChanged(ref c) => self.answered(c.req, frame),
+            Frame::Disconnected(ref d) => self.answered(d.req, frame),
             Frame::Accepted(ref a) => self.answered(a.req, frame),
             Frame::Peers(ref p) => self.answered(p.req, frame),
             Frame::Invites(ref i) => self.answered(i.req, frame),

@@ -40,6 +40,8 @@ pub(super) struct Up {
     pub(super) hello: Hash,
     /// Most bytes of a body.
     pub(super) max_body: usize,
+    /// Most wraps of one frame.
+    pub(super) max_wraps: usize,
 }
 
 impl Up {
@@ -48,6 +50,7 @@ impl Up {
         pending: Arc<Pending>,
         hello: Hash,
         max_body: usize,
+        max_wraps: usize,
     ) -> Self {
         Self {
             frames,
@@ -57,6 +60,7 @@ impl Up {
             turn: tokio::sync::Mutex::default(),
             hello,
             max_body,
+            max_wraps: max_wraps.max(1),
         }
     }
 
@@ -180,6 +184,13 @@ impl Pending {
         req
     }
 
+    /// A number for a frame whose answer nobody waits for.
+    pub(super) fn next_req(&self) -> u64 {
+        let mut waiting = lock(&self.0);
+        waiting.last_req += 1;
+        waiting.last_req
+    }
+
     /// A send's number.
     pub(super) fn send(
         &self,
@@ -215,7 +226,12 @@ impl Pending {
         // Whoever dropped its end does not want to know.
         match (waiter, frame) {
             (Waiter::Send { done, .. }, Frame::Accepted(a)) => {
-                let _ = done.send(Ok(Handed { state: a.state, duplicate: a.duplicate }));
+                let handed = Handed { state: a.state, duplicate: a.duplicate, full: a.full };
+                let _ = done.send(Ok(handed));
+            }
+            (Waiter::Send { done, .. }, Frame::RecipientsChanged(c)) => {
+                let error = LinkError::RecipientsChanged { missing: c.missing, gone: c.gone };
+                let _ = done.send(Err(error));
             }
             (Waiter::Send { done, .. }, other) => {
                 let _ = done.send(Err(refusal(other)));

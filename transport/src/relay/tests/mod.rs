@@ -180,6 +180,7 @@ impl Broker {
             limits,
             features: BTreeMap::new(),
             requires: vec![],
+            lease: None,
             agent: "fake/1".into(),
         };
         let ack = Signed::new(&broker_key(), domains::HELLO_ACK, &body);
@@ -214,5 +215,5 @@ fn envelope(n: u8) -> Envelope {
 
 fn accepted(req: u64) -> Accepted {
     let id = EnvelopeId::new(NOW, 1);
-    Accepted { req, id, state: MessageState::Relayed, duplicate: false }
+    Accepted { req, id, state: MessageState::Relayed, duplicate: false, full: Vec::new() }
 }

@@ -37,7 +37,7 @@ async fn sends_leave_in_order_and_each_ticket_gets_its_own_answer() {
     for ticket in tickets {
         answers.push(ticket.await);
     }
-    let handed = Handed { state: MessageState::Relayed, duplicate: true };
+    let handed = Handed { state: MessageState::Relayed, duplicate: true, full: Vec::new() };
     let other = LinkError::Unexpected("peers".into());
     assert_eq!(answers, [Ok(handed), Err(LinkError::Refused(Box::new(refusal))), Err(other)]);
     assert!(bench.link.is_up());
@@ -147,9 +147,9 @@ async fn bind_proves_the_key_for_this_connections_hello() {
     let (got, ()) = tokio::join!(bench.link.bind(&key, attestation), async {
         let Frame::Bind(bind) = broker.next().await else { panic!() };
         assert!(bind.proven(&hello));
-        broker.send(Bound { req: bind.req, key: bind.key }).await;
+        broker.send(Bound { req: bind.req, key: bind.key, resumed: true }).await;
     });
-    assert_eq!(got, Ok(()));
+    assert_eq!(got, Ok(true));
 }
 
 #[tokio::test(start_paused = true)]
