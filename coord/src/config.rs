@@ -5,9 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use meshwire_signaling::frame::Limits;
-use meshwire_signaling::limits::DELIVERY_WINDOW;
+use meshwire_signaling::limits::{DELIVERY_WINDOW, PRESENCE_LEASE};
 
 use crate::store::StoreError;
+
+/// The database's name in the data folder.
+pub(crate) const DATABASE_FILE: &str = "broker.db";
+/// The broker's key's name in the data folder.
+pub(crate) const KEY_FILE: &str = "broker.key";
 
 /// Everything a broker is told.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ pub struct Policy {
     pub sockets: usize,
     /// Longest wait for connections to end at shutdown (inventory B-175).
     pub drain: Duration,
+    /// How long an identity counts as there after it was last heard (inventory B-028).
+    pub lease: Duration,
 }
 
 impl Default for Policy {
@@ -76,6 +83,7 @@ impl Default for Policy {
             sockets_per_mesh: 10_000,
             sockets: 20_000,
             drain: Duration::from_secs(10),
+            lease: PRESENCE_LEASE,
         }
     }
 }
@@ -148,4 +156,12 @@ impl Mutant {
     pub(crate) fn from_env() -> Option<Self> {
         None
     }
+}
+
+/// Features that `MESHWIRE_TEST_WITHOUT` (words with commas in between) holds back, so that a test can
+/// play a broker from before them. In debug builds only.
+pub(crate) fn withheld() -> Vec<String> {
+    let without =
+        if cfg!(debug_assertions) { std::env::var("MESHWIRE_TEST_WITHOUT").ok() } else { None };
+    without.map(|w| w.split(',').map(str::to_owned).collect()).unwrap_or_default()
 }

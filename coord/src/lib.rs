@@ -15,7 +15,10 @@
 pub mod core;
 pub mod store;
 
+mod backup;
+mod check;
 mod config;
+mod health;
 mod http;
 mod metrics;
 mod serve;
@@ -23,5 +26,7 @@ mod tls;
 mod writer;
 mod ws;
 
+pub use backup::{Backup, backup};
+pub use check::{Check, Outcome, check};
 pub use config::{BrokerConfig, BrokerError, Database, Policy, Tls};
 pub use serve::Broker;

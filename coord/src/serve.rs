@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use meshwire_signaling::frame::{EXPORTER_LABEL, close};
 use meshwire_signaling::invite::AdminToken;
-use meshwire_signaling::limits::CLAIM_LEASE;
+use meshwire_signaling::limits::{CLAIM_LEASE, ms};
 use meshwire_signaling::{Hash, MeshId, PublicKey, SecretKey};
 use meshwire_transport::net::{BoxStream, Listener, Net, random};
 use tokio::sync::{Semaphore, watch};
@@ -18,14 +18,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::{BrokerConfig, BrokerError, Database, Mutant, Policy, Tls};
+use crate::config::{
+    self, BrokerConfig, BrokerError, DATABASE_FILE, Database, KEY_FILE, Mutant, Policy, Tls,
+};
 use crate::core::rate::RateLimiter;
+use crate::health::{self, Health};
 use crate::http::{self, Binding, Place};
 use crate::metrics::Metrics;
 use crate::store::{MemoryStore, SqliteStore, Store};
 use crate::tls;
 use crate::writer::Writer;
-use crate::ws::Registry;
+use crate::ws::{self, Registry};
 
 /// Name and version, as hellos and `/v2/broker` show it.
 pub(crate) const AGENT: &str = concat!("meshwire-broker/", env!("CARGO_PKG_VERSION"));
@@ -49,10 +52,13 @@ pub(crate) struct Inner {
     pub(crate) key: SecretKey,
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
     pub(crate) registry: Registry,
     pub(crate) next_conn: AtomicU64,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) mutant: Option<Mutant>,
+    /// Features that a test of an older broker holds back.
+    pub(crate) withheld: Vec<String>,
     rates: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     answers: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     started: Instant,
@@ -91,6 +97,8 @@ pub struct Broker {
     inner: Arc<Inner>,
     serving: JoinHandle<()>,
     sweeping: JoinHandle<()>,
+    watching: JoinHandle<()>,
+    leasing: JoinHandle<()>,
     writing: JoinHandle<()>,
 }
 
@@ -108,17 +116,17 @@ impl Broker {
     pub async fn start(net: Arc<dyn Net>, config: BrokerConfig) -> Result<Self, BrokerError> {
         make_folder(&config.data)?;
         let mutant = Mutant::from_env();
-        let key = load_key(&config.data.join("broker.key"), net.as_ref())?;
+        let key = load_key(&config.data.join(KEY_FILE), net.as_ref())?;
         let identity = match &config.tls {
             Tls::BehindProxy => None,
             Tls::Auto if config.listen.ip().is_loopback() => None,
             Tls::Auto => Some(tls::self_signed(&config.data)?),
-            Tls::Files { cert, key } => Some(tls::from_files(cert, key)?),
+            Tls::Files { cert, key } => Some(tls::load(cert, key)?),
         };
         let store: Arc<dyn Store> = match config.database {
             Database::Memory => Arc::new(MemoryStore::default()),
             Database::Sqlite => {
-                let path = config.data.join("broker.db");
+                let path = config.data.join(DATABASE_FILE);
                 private_file(&path)?;
                 Arc::new(SqliteStore::open(&path, mutant != Some(Mutant::SyncOff)).await?)
             }
@@ -142,6 +150,7 @@ impl Broker {
         }
         let scheme = if identity.is_some() { "https" } else { "http" };
         check_public_url(config.public_url.as_deref(), scheme, &config.tls)?;
+        let health = Health::new(&config);
         let url = config.public_url.unwrap_or_else(|| format!("{scheme}://{addr}"));
         let (stop, stopping) = watch::channel(false);
         let inner = Arc::new(Inner {
@@ -151,22 +160,40 @@ impl Broker {
                 config.policy.rate.saturating_mul(ANSWERS_PER_SEND),
                 RATE_KEYS,
             )),
-            registry: Registry::new(config.policy.sockets_per_mesh),
+            registry: Registry::new(config.policy.sockets_per_mesh, ms(config.policy.lease)),
             policy: config.policy,
             metrics: Metrics::default(),
+            health,
             next_conn: AtomicU64::new(1),
             key,
             store,
             writer,
             mutant,
+            withheld: config::withheld(),
             stopping,
             net,
         });
+        ws::restore(&inner).await?;
         let acceptor = identity.map(|i| TlsAcceptor::from(i.config));
         let serving = tokio::spawn(accept(inner.clone(), listener, acceptor));
         let sweeping = tokio::spawn(sweep(inner.clone()));
+        let watching = tokio::spawn(health::watch(inner.clone()));
+        let leasing = tokio::spawn(ws::leases(inner.clone()));
         let key = inner.key.public();
-        Ok(Self { addr, url, key, pin, admin_token, stop, inner, serving, sweeping, writing })
+        Ok(Self {
+            addr,
+            url,
+            key,
+            pin,
+            admin_token,
+            stop,
+            inner,
+            serving,
+            sweeping,
+            watching,
+            leasing,
+            writing,
+        })
     }
 
     /// Where it listens.
@@ -205,6 +232,7 @@ impl Broker {
         let _ = self.stop.send(true);
         self.serving.abort();
         self.sweeping.abort();
+        self.watching.abort();
         let gone = async {
             while self.inner.registry.len() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -215,6 +243,9 @@ impl Broker {
         }
         let _ = self.serving.await;
         let _ = self.sweeping.await;
+        let _ = self.watching.await;
+        self.leasing.abort();
+        let _ = self.leasing.await;
         // The writer ends once nobody can submit any more; stragglers lose that chance here.
         drop(self.inner);
         let _ = timeout(drain, self.writing).await;
@@ -222,7 +253,11 @@ impl Broker {
 }
 
 /// Whether the address that others are told fits how the broker speaks.
-fn check_public_url(url: Option<&str>, scheme: &str, tls: &Tls) -> Result<(), BrokerError> {
+pub(crate) fn check_public_url(
+    url: Option<&str>,
+    scheme: &str,
+    tls: &Tls,
+) -> Result<(), BrokerError> {
     let Some(url) = url else { return Ok(()) };
     let fits = *tls == Tls::BehindProxy || url.split_once("://").is_some_and(|u| u.0 == scheme);
     if fits {
@@ -300,6 +335,7 @@ async fn sweep_once(inner: &Inner) -> bool {
     let now = inner.net.unix_ms();
     match inner.writer.run(move |tx| Box::pin(async move { tx.sweep(now).await })).await {
         Ok(swept) => {
+            inner.metrics.sweeps.inc();
             inner.metrics.expired.inc_by(swept.expired);
             if swept.expired + swept.forgotten > 0 {
                 tracing::debug!(expired = swept.expired, forgotten = swept.forgotten, "swept");
@@ -332,19 +368,25 @@ fn private_file(path: &Path) -> Result<(), BrokerError> {
 /// Loads the broker's key, making it at the first start. A broker that lost its key could not
 /// countersign for its meshes any more: a damaged file is an error, never a new key.
 fn load_key(path: &Path, net: &dyn Net) -> Result<SecretKey, BrokerError> {
+    if let Some(key) = read_key(path)? {
+        return Ok(key);
+    }
+    let key = SecretKey::from_seed(&random(net));
+    tls::write_private(path, hex::encode(key.seed().as_slice()).as_bytes())?;
+    Ok(key)
+}
+
+/// The broker's key, if the file is there.
+pub(crate) fn read_key(path: &Path) -> Result<Option<SecretKey>, BrokerError> {
     let broken = |text: &str| BrokerError::Config(format!("{}: {text}", path.display()));
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let mut seed = [0; 32];
             hex::decode_to_slice(text.trim(), &mut seed)
                 .map_err(|_| broken("is no key: 64 hex characters; restore it from a backup"))?;
-            Ok(SecretKey::from_seed(&seed))
+            Ok(Some(SecretKey::from_seed(&seed)))
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let key = SecretKey::from_seed(&random(net));
-            tls::write_private(path, hex::encode(key.seed().as_slice()).as_bytes())?;
-            Ok(key)
-        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(BrokerError::File { path: path.to_owned(), error }),
     }
 }

@@ -7,7 +7,7 @@
 use meshwire_signaling::attest::{Attestation, AttestationError, IdentityKind};
 use meshwire_signaling::frame::{Bind, ErrorFrame, Hello, HelloBody, close, code};
 use meshwire_signaling::limits::{SKEW, ms};
-use meshwire_signaling::sign::{SignError, domains};
+use meshwire_signaling::sign::{SignError, Signed, domains};
 use meshwire_signaling::{Hash, MeshId, PublicKey, UnixMillis};
 
 /// What this connection's hello must agree with.
@@ -49,6 +49,8 @@ pub struct Greeting {
     pub hash: Hash,
     /// When the identity's attestation ends, for sessions and services.
     pub attested_until: Option<UnixMillis>,
+    /// That attestation.
+    pub attestation: Option<Signed>,
 }
 
 /// Checks a hello against its connection.
@@ -112,18 +114,22 @@ pub fn read(hello: &Hello, expected: &Expected) -> Result<Greeting, Refusal> {
         }
     };
     let hash = hello.hello.hash(domains::HELLO);
-    Ok(Greeting { body, hash, attested_until })
+    Ok(Greeting { body, hash, attested_until, attestation: hello.attestation.clone() })
 }
 
 fn refuse_attestation(e: &AttestationError) -> Refusal {
-    let code = match e {
+    Refusal::new(attestation_code(e), e.to_string())
+}
+
+/// The error code of a refused attestation.
+pub(super) fn attestation_code(e: &AttestationError) -> &'static str {
+    match e {
         AttestationError::Expired => code::ATTESTATION_EXPIRED,
         AttestationError::TtlTooLong => code::ATTESTATION_TTL,
         AttestationError::Mismatch => code::ATTESTATION_MISMATCH,
         AttestationError::BadSignature => code::BAD_SIGNATURE,
         _ => code::ATTESTATION_MALFORMED,
-    };
-    Refusal::new(code, e.to_string())
+    }
 }
 
 /// What the store knows of who says hello.
@@ -222,6 +228,7 @@ mod tests {
             at: NOW,
             broker: key(1).public(),
             binding: Some(Hash([8; 32])),
+            resume: None,
             agent: "test".into(),
         }
     }
@@ -309,7 +316,7 @@ mod tests {
         assert_eq!((e.error.code.as_str(), e.close), (code::FEATURE_MISSING, close::FEATURE));
     }
 
-    fn attestation(session: &SecretKey) -> meshwire_signaling::sign::Signed {
+    fn attestation(session: &SecretKey) -> Signed {
         Attestation {
             mesh: MeshId([5; 32]),
             member: key(2).public(),

@@ -1,14 +1,41 @@
-//! Who is there: which connection speaks for which identity.
+//! Who is there: which connection speaks for which identity, and for how long it counts when none
+//! does any more.
 //!
-//! An identity has one connection. The same member from the same instance replaces its older
-//! connection silently; from another instance it is refused while the older one lives, and both are
-//! told (a copied home). Every [`Presence::attach`] that returns no refusal is matched by one
-//! [`Presence::detach`], whatever happened to the connection in between.
+//! ```text
+//! (away) --hello, bind--> online --connection lost--> grace --the lease ends--> (away): left
+//!   : joined                 ^                          |
+//!                            +---- the same instance ---+   silent
+//! online, grace --bye, unbind, kick--> (away): left
+//! ```
+//!
+//! An identity has one connection. A lease is bound to (member, proven key, instance): the same
+//! member from the same instance takes its own older connection's place silently; from another
+//! instance it is refused while the older one lives, and both are told (a copied home); a lease in
+//! grace yields to it. Each real coming is told as one [`Effect::Joined`], each real going as one
+//! [`Effect::Left`].
+//!
+//! Drive contract: nobody calls [`Presence::attach`] or [`Presence::bind`] before `core::hello` has
+//! checked key, member and proof. Carry out the effects in order. Every attach that returns no
+//! refusal is matched by one [`Presence::detach`], whatever happened to the connection in between.
+//! Call [`Presence::poll`] at [`Presence::next_deadline`]. `tick` is any monotonic clock in
+//! milliseconds; `unix` is for people.
 
-use std::collections::HashMap;
+mod admin;
+mod lease;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use meshwire_signaling::attest::IdentityKind;
-use meshwire_signaling::{InstanceId, MeshId, PublicKey};
+use meshwire_signaling::frame::{About, Attendance, PresenceInfo, UnboundReason};
+use meshwire_signaling::sign::Signed;
+use meshwire_signaling::{InstanceId, MeshId, PublicKey, UnixMillis};
+
+pub use admin::{Disconnected, Who};
+pub use lease::{Attached, Restored};
 
 /// Numbers connections within one run of the broker.
 pub type ConnId = u64;
@@ -16,21 +43,54 @@ pub type ConnId = u64;
 /// An identity in a mesh.
 pub type Identity = (MeshId, PublicKey);
 
+/// An identity that is there.
+#[derive(Clone, Debug)]
+struct Held {
+    member: PublicKey,
+    kind: IdentityKind,
+    instance: InstanceId,
+    lease: InstanceId,
+    since: UnixMillis,
+    /// Who speaks for it; none in grace.
+    holder: Option<ConnId>,
+    /// When its grace ends, in ticks; meaningful without a holder.
+    until: u64,
+    about: About,
+    attestation: Option<Signed>,
+    features: Vec<String>,
+}
+
 #[derive(Debug)]
 struct Conn {
     mesh: MeshId,
     member: PublicKey,
+    /// The identity that said hello.
+    key: PublicKey,
     instance: InstanceId,
-    identities: Vec<(PublicKey, IdentityKind)>,
+    features: Vec<String>,
+    identities: Vec<PublicKey>,
 }
 
 /// What follows from a change; to be carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Close this connection: a newer one of the same instance has taken over.
-    Replace {
-        /// The older connection.
+    /// Close this connection.
+    Close {
+        /// The connection.
         conn: ConnId,
+        /// The close code.
+        code: u16,
+        /// The reason.
+        reason: &'static str,
+    },
+    /// Tell this connection that it does not speak for an identity any more.
+    Unbound {
+        /// The connection.
+        conn: ConnId,
+        /// The identity.
+        key: PublicKey,
+        /// Why.
+        reason: UnboundReason,
     },
     /// Tell this connection that another instance tried to come in with its key.
     Warn {
@@ -38,41 +98,39 @@ pub enum Effect {
         conn: ConnId,
     },
     /// Tell the others that an identity came.
-    Joined {
-        /// The identity.
-        key: PublicKey,
-        /// What it is.
-        kind: IdentityKind,
-    },
+    Joined(Moved),
     /// Tell the others that an identity went.
-    Left {
-        /// The identity.
-        key: PublicKey,
-        /// What it is.
-        kind: IdentityKind,
-    },
+    Left(Moved),
 }
 
-/// Why a connection cannot attach.
+/// Who came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Where.
+    pub mesh: MeshId,
+    /// The identity.
+    pub key: PublicKey,
+    /// Its member.
+    pub member: PublicKey,
+    /// What it is.
+    pub kind: IdentityKind,
+}
+
+/// Why a connection cannot attach, or an identity not be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The mesh has as many connections as it may have.
     Capacity,
     /// Another instance of the same key is connected.
     OtherInstance,
-}
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Presence {
-    max_per_mesh: usize,
-    conns: HashMap<ConnId, Conn>,
-    holders: HashMap<Identity, ConnId>,
-    per_mesh: HashMap<MeshId, usize>,
+    /// The key is another member's.
+    Foreign,
+    /// The connection is no more.
+    Gone,
 }
 
 /// Who attaches.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Attach {
     /// The connection.
     pub conn: ConnId,
@@ -86,121 +144,158 @@ pub struct Attach {
     pub kind: IdentityKind,
     /// The outbox behind it.
     pub instance: InstanceId,
+    /// What it says of itself, if that is kept for it.
+    pub about: About,
+    /// The member's word for it, for sessions and services.
+    pub attestation: Option<Signed>,
+    /// Feature bits of the program behind it.
+    pub features: Vec<String>,
+}
+
+/// A further identity of a connection.
+#[derive(Clone, Debug)]
+pub struct Bind {
+    /// The connection.
+    pub conn: ConnId,
+    /// The identity.
+    pub key: PublicKey,
+    /// What it is.
+    pub kind: IdentityKind,
+    /// The member's word for it.
+    pub attestation: Signed,
+}
+
+/// The moment of a call, and what a new lease is to be called.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic milliseconds.
+    pub tick: u64,
+    /// Unix milliseconds.
+    pub unix: UnixMillis,
+    /// 16 random bytes.
+    pub lease: InstanceId,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Presence {
+    max_per_mesh: usize,
+    /// How long an identity outlives its connection, in milliseconds.
+    grace: u64,
+    conns: HashMap<ConnId, Conn>,
+    held: HashMap<Identity, Held>,
+    per_mesh: HashMap<MeshId, HashSet<ConnId>>,
+    /// The identities of each member, in key order.
+    of_member: HashMap<Identity, BTreeSet<PublicKey>>,
+    /// Ends of graces.
+    deadlines: BTreeSet<(u64, MeshId, PublicKey)>,
 }
 
 impl Presence {
-    /// At most `max_per_mesh` connections per mesh.
+    /// At most `max_per_mesh` connections per mesh; identities outlive theirs by `grace` ms.
     #[must_use]
-    pub fn new(max_per_mesh: usize) -> Self {
+    pub fn new(max_per_mesh: usize, grace: u64) -> Self {
         Self {
             max_per_mesh,
+            grace,
             conns: HashMap::new(),
-            holders: HashMap::new(),
+            held: HashMap::new(),
             per_mesh: HashMap::new(),
+            of_member: HashMap::new(),
+            deadlines: BTreeSet::new(),
         }
-    }
-
-    /// A connection has said a good hello. The effects come with refusals too.
-    ///
-    /// # Errors
-    /// [`Refused`]; a connection that replaces its own predecessor never counts against capacity.
-    pub fn attach(&mut self, a: Attach) -> (Result<(), Refused>, Vec<Effect>) {
-        let older = self.holders.get(&(a.mesh, a.key)).copied();
-        if let Some(conn) = older
-            && self.conns.get(&conn).is_some_and(|c| c.instance != a.instance)
-        {
-            return (Err(Refused::OtherInstance), vec![Effect::Warn { conn }]);
-        }
-        let count = self.per_mesh.get(&a.mesh).copied().unwrap_or(0);
-        if older.is_none() && count >= self.max_per_mesh {
-            return (Err(Refused::Capacity), Vec::new());
-        }
-        let mut effects = Vec::new();
-        if let Some(old) = older {
-            // The old connection's other identities end with it; its own passes on silently.
-            let gone = self.remove(old);
-            effects.extend(gone.into_iter().filter(|(k, _)| *k != a.key).map(left));
-            effects.push(Effect::Replace { conn: old });
-        } else {
-            effects.push(Effect::Joined { key: a.key, kind: a.kind });
-        }
-        *self.per_mesh.entry(a.mesh).or_default() += 1;
-        self.holders.insert((a.mesh, a.key), a.conn);
-        let identities = vec![(a.key, a.kind)];
-        let conn = Conn { mesh: a.mesh, member: a.member, instance: a.instance, identities };
-        self.conns.insert(a.conn, conn);
-        (Ok(()), effects)
-    }
-
-    /// A further identity has been proven on a connection. Takes the identity over from an older
-    /// connection of the same member. Returns nothing if the connection has been replaced.
-    pub fn bind(&mut self, conn: ConnId, key: PublicKey, kind: IdentityKind) -> Vec<Effect> {
-        let Some(c) = self.conns.get(&conn) else { return Vec::new() };
-        let identity = (c.mesh, key);
-        match self.holders.insert(identity, conn) {
-            Some(old) if old == conn => Vec::new(),
-            Some(old) => {
-                if let Some(o) = self.conns.get_mut(&old) {
-                    o.identities.retain(|(k, _)| *k != key);
-                }
-                self.own(conn, key, kind);
-                Vec::new()
-            }
-            None => {
-                self.own(conn, key, kind);
-                vec![Effect::Joined { key, kind }]
-            }
-        }
-    }
-
-    fn own(&mut self, conn: ConnId, key: PublicKey, kind: IdentityKind) {
-        if let Some(c) = self.conns.get_mut(&conn) {
-            c.identities.push((key, kind));
-        }
-    }
-
-    /// A connection has ended. Nothing follows if it had been replaced before.
-    pub fn detach(&mut self, conn: ConnId) -> Vec<Effect> {
-        self.remove(conn).into_iter().map(left).collect()
-    }
-
-    fn remove(&mut self, conn: ConnId) -> Vec<(PublicKey, IdentityKind)> {
-        let Some(c) = self.conns.remove(&conn) else { return Vec::new() };
-        for (key, _) in &c.identities {
-            self.holders.remove(&(c.mesh, *key));
-        }
-        if let Some(n) = self.per_mesh.get_mut(&c.mesh) {
-            *n -= 1;
-            if *n == 0 {
-                self.per_mesh.remove(&c.mesh);
-            }
-        }
-        c.identities
     }
 
     /// Which connection speaks for an identity.
     #[must_use]
     pub fn holder(&self, mesh: &MeshId, key: &PublicKey) -> Option<ConnId> {
-        self.holders.get(&(*mesh, *key)).copied()
+        self.held.get(&(*mesh, *key)).and_then(|h| h.holder)
+    }
+
+    /// Whether an identity is there: it has a connection, or had one just now.
+    #[must_use]
+    pub fn is_there(&self, mesh: &MeshId, key: &PublicKey) -> bool {
+        self.held.contains_key(&(*mesh, *key))
     }
 
     /// Whether a connection speaks for a key.
     #[must_use]
     pub fn speaks_for(&self, conn: ConnId, key: &PublicKey) -> bool {
-        self.conns.get(&conn).is_some_and(|c| c.identities.iter().any(|(k, _)| k == key))
+        self.conns.get(&conn).is_some_and(|c| c.identities.contains(key))
+    }
+
+    /// The member's word by which a connection speaks for a session or service.
+    #[must_use]
+    pub fn attestation(&self, conn: ConnId, key: &PublicKey) -> Option<Signed> {
+        let mesh = self.conns.get(&conn)?.mesh;
+        self.held.get(&(mesh, *key)).filter(|h| h.holder == Some(conn))?.attestation.clone()
     }
 
     /// The identities of a connection.
     #[must_use]
     pub fn identities(&self, conn: ConnId) -> Vec<PublicKey> {
-        self.conns.get(&conn).map_or_else(Vec::new, |c| c.identities.iter().map(|i| i.0).collect())
+        self.conns.get(&conn).map_or_else(Vec::new, |c| c.identities.clone())
     }
 
-    /// The connections of a mesh, except those of one member.
+    /// What an identity that is there says of itself.
     #[must_use]
-    pub fn others(&self, mesh: &MeshId, except: &PublicKey) -> Vec<ConnId> {
-        let other = |c: &Conn| c.mesh == *mesh && c.member != *except;
-        self.conns.iter().filter(|(_, c)| other(c)).map(|(id, _)| *id).collect()
+    pub fn about(&self, mesh: &MeshId, key: &PublicKey) -> Option<&About> {
+        self.held.get(&(*mesh, *key)).map(|h| &h.about)
+    }
+
+    /// Changes what an identity says of itself. False if it is not there.
+    pub fn set_about(&mut self, mesh: &MeshId, key: &PublicKey, about: About) -> bool {
+        let held = self.held.get_mut(&(*mesh, *key));
+        held.map(|h| h.about = about).is_some()
+    }
+
+    /// The identities of a member that are there, in key order.
+    #[must_use]
+    pub fn presences(&self, mesh: &MeshId, member: &PublicKey) -> Vec<PresenceInfo> {
+        let keys = self.of_member.get(&(*mesh, *member)).into_iter().flatten();
+        keys.filter_map(|key| Some((key, self.held.get(&(*mesh, *key))?)))
+            .map(|(key, h)| PresenceInfo {
+                key: *key,
+                kind: h.kind,
+                attendance: match h.holder {
+                    Some(_) => Attendance::Online,
+                    None => Attendance::Grace,
+                },
+                since: h.since,
+                about: match h.kind {
+                    IdentityKind::Member => About::default(),
+                    _ => h.about.clone(),
+                },
+                attestation: h.attestation.clone(),
+                features: h.features.clone(),
+            })
+            .collect()
+    }
+
+    /// The connections of a mesh that are to hear of `moved`: of a member's own coming and going the
+    /// other members, of a session's everybody but the connection that speaks for it.
+    #[must_use]
+    pub fn audience(&self, moved: &Moved) -> Vec<ConnId> {
+        let holder = self.holder(&moved.mesh, &moved.key);
+        let hears = |id: &ConnId, c: &Conn| match moved.kind {
+            IdentityKind::Member => c.member != moved.member,
+            _ => Some(*id) != holder,
+        };
+        let of_mesh = self.per_mesh.get(&moved.mesh).into_iter().flatten();
+        of_mesh.filter(|id| self.conns.get(id).is_some_and(|c| hears(id, c))).copied().collect()
+    }
+
+    /// The connections of a mesh but one.
+    #[must_use]
+    pub fn others(&self, mesh: &MeshId, except: Option<ConnId>) -> Vec<ConnId> {
+        let of_mesh = self.per_mesh.get(mesh).into_iter().flatten();
+        of_mesh.filter(|id| Some(**id) != except).copied().collect()
+    }
+
+    /// The member that a connection belongs to.
+    #[must_use]
+    pub fn member_of(&self, conn: ConnId) -> Option<PublicKey> {
+        self.conns.get(&conn).map(|c| c.member)
     }
 
     /// How many connections there are.
@@ -209,116 +304,15 @@ impl Presence {
         self.conns.len()
     }
 
-    /// Whether nobody is there.
+    /// Whether nobody is connected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.conns.is_empty()
     }
-}
 
-fn left((key, kind): (PublicKey, IdentityKind)) -> Effect {
-    Effect::Left { key, kind }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashSet;
-
-    const MESH: MeshId = MeshId([1; 32]);
-
-    fn at(conn: ConnId, key: u8, instance: u8) -> Attach {
-        let key = PublicKey([key; 32]);
-        Attach {
-            conn,
-            mesh: MESH,
-            member: key,
-            key,
-            kind: IdentityKind::Member,
-            instance: InstanceId([instance; 16]),
-        }
-    }
-
-    fn joined(key: u8) -> Effect {
-        Effect::Joined { key: PublicKey([key; 32]), kind: IdentityKind::Member }
-    }
-
-    #[test]
-    fn coming_and_going_is_told_once() {
-        let mut p = Presence::new(10);
-        assert_eq!(p.attach(at(1, 1, 1)), (Ok(()), vec![joined(1)]));
-        assert_eq!(p.detach(1), vec![left((PublicKey([1; 32]), IdentityKind::Member))]);
-        assert_eq!(p.detach(1), vec![]);
-        assert!(p.is_empty());
-    }
-
-    #[test]
-    fn the_same_instance_replaces_silently() {
-        let mut p = Presence::new(10);
-        p.attach(at(1, 1, 1)).0.unwrap();
-        assert_eq!(p.attach(at(2, 1, 1)), (Ok(()), vec![Effect::Replace { conn: 1 }]));
-        assert_eq!(p.detach(1), vec![], "the old socket's end says nothing");
-        assert_eq!(p.holder(&MESH, &PublicKey([1; 32])), Some(2));
-        assert_eq!(p.detach(2).len(), 1);
-    }
-
-    #[test]
-    fn another_instance_is_refused_and_both_are_told() {
-        let mut p = Presence::new(10);
-        p.attach(at(1, 1, 1)).0.unwrap();
-        let refused = (Err(Refused::OtherInstance), vec![Effect::Warn { conn: 1 }]);
-        assert_eq!(p.attach(at(2, 1, 9)), refused);
-        p.detach(1);
-        assert!(p.attach(at(2, 1, 9)).0.is_ok());
-    }
-
-    #[test]
-    fn defect_7_a_full_mesh_takes_its_own_members_back() {
-        let mut p = Presence::new(2);
-        p.attach(at(1, 1, 1)).0.unwrap();
-        p.attach(at(2, 2, 1)).0.unwrap();
-        assert_eq!(p.attach(at(3, 3, 1)).0, Err(Refused::Capacity));
-        assert!(p.attach(at(4, 1, 1)).0.is_ok(), "a reconnect is no newcomer");
-        p.detach(2);
-        assert!(p.attach(at(5, 3, 1)).0.is_ok());
-    }
-
-    proptest! {
-        /// Against a set of live connections: counts never leak, an identity has one holder, and
-        /// joined and left alternate.
-        #[test]
-        fn counts_and_holders_never_leak(
-            ops in prop::collection::vec((any::<bool>(), 0..12u64, 0..4u8, 0..2u8), 0..200)
-        ) {
-            let mut p = Presence::new(3);
-            let mut online: HashSet<PublicKey> = HashSet::new();
-            let mut next = 100;
-            let mut live: Vec<ConnId> = Vec::new();
-            for (attach, pick, key, instance) in ops {
-                let effects = if attach {
-                    next += 1;
-                    let (r, effects) = p.attach(at(next, key, instance));
-                    if r.is_ok() { live.push(next); }
-                    effects
-                } else if live.is_empty() {
-                    Vec::new()
-                } else {
-                    let conn = live.remove(usize::try_from(pick).unwrap() % live.len());
-                    p.detach(conn)
-                };
-                for e in effects {
-                    match e {
-                        Effect::Joined { key, .. } => prop_assert!(online.insert(key)),
-                        Effect::Left { key, .. } => prop_assert!(online.remove(&key)),
-                        _ => {}
-                    }
-                }
-                prop_assert_eq!(p.len(), online.len());
-                prop_assert_eq!(p.holders.len(), online.len());
-                prop_assert_eq!(p.per_mesh.get(&MESH).copied().unwrap_or(0), online.len());
-                prop_assert!(p.len() <= 3);
-            }
-        }
+    /// How many identities wait for their connection.
+    #[must_use]
+    pub fn in_grace(&self) -> usize {
+        self.deadlines.len()
     }
 }

@@ -270,6 +270,8 @@ impl Admission {
             invite: Some(self.invite),
             joined_at: self.now,
             seen_at: None,
+            about: None,
+            hidden: false,
         })
         .await?;
         Ok(Ok(ClaimAnswer { chain, already_member: false }))

@@ -43,6 +43,8 @@ pub(super) async fn create(
         invite: None,
         joined_at: inner.net.unix_ms(),
         seen_at: None,
+        about: None,
+        hidden: false,
     };
     let name = owner.mesh_name;
 

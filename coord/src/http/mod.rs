@@ -25,6 +25,7 @@ use meshwire_signaling::frame::{ErrorFrame, code};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::health::{self, State as Database};
 use crate::serve::{AGENT, Inner};
 
 /// Largest request body: a claim or a genesis is under 4 KiB.
@@ -43,7 +44,7 @@ pub(crate) fn router(inner: Arc<Inner>) -> Router {
         .route("/v2/invites/{invite}", get(invites::preview))
         .route("/v2/invites/{invite}/claim", post(invites::claim))
         .route("/i/{invite}", get(page::invite))
-        .route("/health", get(health))
+        .route("/health", get(alive))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(method)
@@ -135,8 +136,8 @@ async fn info(State(inner): Shared) -> Json<BrokerInfo> {
 }
 
 /// Alive, whatever the database does (inventory B-167).
-async fn health(State(inner): Shared) -> Json<serde_json::Value> {
-    let db = if inner.store.ready().await.is_ok() { "ok" } else { "failing" };
+async fn alive(State(inner): Shared) -> Json<serde_json::Value> {
+    let db = if health::database(&inner).await == Database::Ok { "ok" } else { "failing" };
     Json(json!({
         "status": "ok",
         "db": db,
@@ -152,26 +153,17 @@ async fn ready(State(inner): Shared) -> Response {
         let body = json!({"status": "not_ready", "reason": "shutting_down"});
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
-    match inner.store.ready().await {
-        Ok(()) => Json(json!({"status": "ready"})).into_response(),
-        Err(e) => {
-            let reason = match e {
-                crate::store::StoreError::Migrate(_) => "migration_missing",
-                _ => "db_down",
-            };
-            tracing::warn!(error = %e, "not ready");
-            let body = json!({"status": "not_ready", "reason": reason});
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-        }
-    }
+    let reason = match health::database(&inner).await {
+        Database::Ok => return Json(json!({"status": "ready"})).into_response(),
+        Database::Behind => "migration_missing",
+        Database::Down => "db_down",
+    };
+    let body = json!({"status": "not_ready", "reason": reason});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
 async fn metrics(State(inner): Shared) -> Response {
-    let depth = inner.store.queue_depth().await;
-    inner.metrics.db_healthy.set(i64::from(depth.is_ok()));
-    if let Ok(depth) = depth {
-        inner.metrics.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
-    }
+    health::measure(&inner).await;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], inner.metrics.render()).into_response()
 }

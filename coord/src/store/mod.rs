@@ -9,8 +9,11 @@
 
 #[doc(hidden)]
 pub mod conformance;
+mod group;
 mod memory;
+mod rows;
 mod sqlite;
+mod state;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,12 +21,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::MessageState;
-use meshwire_signaling::invite::Role;
 use meshwire_signaling::limits::MAX_TTL;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 
 pub use memory::MemoryStore;
+pub use rows::{
+    Accepted, Claim, Claimed, DelegateRow, DeliveryRef, InviteRow, LeaseRow, MemberRow,
+    ReceiptPlace, ReceiptRow, SetGroup, Swept, Waiting,
+};
+pub(crate) use sqlite::MIGRATIONS;
 pub use sqlite::SqliteStore;
 
 use crate::core::accept::Plan;
@@ -31,7 +38,8 @@ use crate::core::presence::ConnId;
 
 /// Most deliveries that may wait for one recipient; one more is refused with `queue_full`.
 pub const MAX_QUEUE: usize = 10_000;
-/// Most of them by one author: nobody can close another's mailbox alone.
+/// Most of them by one member with all its sessions and services: nobody can close another's
+/// mailbox alone.
 pub const MAX_QUEUE_PER_AUTHOR: usize = 2_000;
 /// How long an ended session or service is remembered, so that mail to it names its member: as
 /// long as an envelope to it can live.
@@ -40,6 +48,10 @@ pub const DELEGATE_MEMORY: Duration = MAX_TTL;
 pub const INSTANCE_MEMORY: Duration = Duration::from_secs(90 * 86_400);
 /// Outbox instances remembered per member; older ones are forgotten first.
 pub const MAX_INSTANCES: u32 = 16;
+/// Group leaves remembered per member; older ones are forgotten first.
+pub const MAX_LEAVES: u32 = 256;
+/// Most keys in one answer of [`Store::ended_with_mail`].
+pub const MAX_ENDED: usize = 1_000;
 /// Most rows that one sweep handles, so that it never holds the writer for long.
 pub const SWEEP_BATCH: u32 = 1_000;
 
@@ -66,131 +78,6 @@ pub enum StoreError {
 
 /// Shorthand.
 pub type Result<T> = std::result::Result<T, StoreError>;
-
-/// A member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberRow {
-    /// The mesh.
-    pub mesh: MeshId,
-    /// Its key.
-    pub key: PublicKey,
-    /// Its name, unique in the mesh.
-    pub name: String,
-    /// Its role.
-    pub role: Role,
-    /// MessagePack of its certificate chain.
-    pub chain: Vec<u8>,
-    /// The invite it came with.
-    pub invite: Option<PublicKey>,
-    /// When it was admitted, Unix milliseconds.
-    pub joined_at: UnixMillis,
-    /// When it last came or went, Unix milliseconds.
-    pub seen_at: Option<UnixMillis>,
-}
-
-/// An invite.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InviteRow {
-    /// Its key.
-    pub invite: PublicKey,
-    /// The mesh.
-    pub mesh: MeshId,
-    /// Who signed it.
-    pub issuer: PublicKey,
-    /// MessagePack of the signed capability.
-    pub capability: Vec<u8>,
-    /// How many it admits.
-    pub uses: u32,
-    /// How many it has admitted.
-    pub used: u32,
-    /// When it ends, Unix milliseconds.
-    pub expires_at: UnixMillis,
-    /// When it was registered, Unix milliseconds.
-    pub created_at: UnixMillis,
-    /// When it was revoked, Unix milliseconds.
-    pub revoked_at: Option<UnixMillis>,
-}
-
-/// What became of an accept: phases B0, B2 and B3 (inventory A-106).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
-    /// Dedupe row, body and delivery row are written.
-    New,
-    /// The same envelope was there.
-    Duplicate(MessageState),
-    /// Another envelope with this author and id was there.
-    Conflict,
-    /// Nobody has that key.
-    UnknownTarget,
-    /// The session or service has ended; this is its member.
-    TargetGone(PublicKey),
-    /// Too much waits for the recipient.
-    QueueFull,
-}
-
-/// A delivery handed to a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claimed {
-    /// Who it is for.
-    pub recipient: PublicKey,
-    /// Who it is from.
-    pub author: PublicKey,
-    /// Its id.
-    pub id: EnvelopeId,
-    /// MessagePack of the envelope.
-    pub envelope: Vec<u8>,
-    /// When it was accepted, Unix milliseconds.
-    pub accepted_at: UnixMillis,
-    /// 1 for the first time.
-    pub attempt: u32,
-}
-
-/// Names one delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeliveryRef {
-    /// The mesh.
-    pub mesh: MeshId,
-    /// The envelope's author.
-    pub author: PublicKey,
-    /// The envelope.
-    pub id: EnvelopeId,
-    /// The recipient.
-    pub recipient: PublicKey,
-}
-
-/// A receipt that its author has not confirmed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReceiptRow {
-    /// Its place in the order of [`Store::receipts`].
-    pub place: ReceiptPlace,
-    /// The envelope.
-    pub id: EnvelopeId,
-    /// MessagePack of the receipt.
-    pub receipt: Vec<u8>,
-}
-
-/// Where a receipt stands among its author's: the envelope's number, then the recipient.
-pub type ReceiptPlace = (u64, PublicKey);
-
-/// What waits for a recipient and could not be claimed now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// When the next of it can be claimed, Unix milliseconds.
-    pub next: Option<UnixMillis>,
-    /// Whether another connection has claims on some of it.
-    pub elsewhere: bool,
-}
-
-/// How a sweep went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// Deliveries whose time ran out.
-    pub expired: u64,
-    /// Envelopes forgotten altogether.
-    pub forgotten: u64,
-    /// Whether there may be more to do at once.
-    pub more: bool,
-}
 
 /// Reads, and the way to a transaction.
 #[async_trait]
@@ -231,12 +118,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<ReceiptRow>>;
     /// A broker-wide value.
     async fn setting(&self, name: &str) -> Result<Option<Vec<u8>>>;
-    /// What waits for a recipient, as seen from a connection.
+    /// What waits for a recipient, as seen from a connection; with `urgent_only`, of priority `now`.
     async fn waiting(
         &self,
         mesh: &MeshId,
         recipient: &PublicKey,
         conn: ConnId,
+        urgent_only: bool,
         now: UnixMillis,
     ) -> Result<Waiting>;
     /// The hash and state of an envelope that was accepted.
@@ -246,6 +134,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         author: &PublicKey,
         id: &EnvelopeId,
     ) -> Result<Option<(Hash, MessageState)>>;
+    /// A session or service, ended ones too.
+    async fn delegate(&self, mesh: &MeshId, key: &PublicKey) -> Result<Option<DelegateRow>>;
+    /// A member's ended sessions and services that mail still waits for, at most [`MAX_ENDED`].
+    async fn ended_with_mail(
+        &self,
+        mesh: &MeshId,
+        member: &PublicKey,
+        now: UnixMillis,
+    ) -> Result<Vec<PublicKey>>;
+    /// All leases: read once, at start-up.
+    async fn leases(&self) -> Result<Vec<LeaseRow>>;
+    /// The statements by which members are in groups, by member and group.
+    async fn groups_of(
+        &self,
+        mesh: &MeshId,
+        members: &[PublicKey],
+    ) -> Result<Vec<(PublicKey, Vec<u8>)>>;
     /// How many deliveries wait.
     async fn queue_depth(&self) -> Result<u64>;
     /// Whether the database answers and has this version's migrations.
@@ -275,8 +180,32 @@ pub trait Tx: Send {
         counter: u64,
         at: UnixMillis,
     ) -> Result<bool>;
-    /// Notes a session or service, so that mail to it can be accepted. False if the key belongs
-    /// to another member.
+    /// Notes what a member says of itself, and whether it wants to be listed.
+    async fn set_about(
+        &mut self,
+        mesh: &MeshId,
+        member: &PublicKey,
+        about: &[u8],
+        hidden: bool,
+    ) -> Result<()>;
+    /// Notes a member's word about a group, verified by the caller; of two the later one counts.
+    #[allow(clippy::too_many_arguments)] // the parts of one statement
+    async fn set_group(
+        &mut self,
+        mesh: &MeshId,
+        member: &PublicKey,
+        group: &str,
+        role: Option<&str>,
+        joined: bool,
+        at: UnixMillis,
+        statement: &[u8],
+    ) -> Result<SetGroup>;
+    /// Notes a lease in place of the identity's last one.
+    async fn lease_put(&mut self, row: &LeaseRow) -> Result<()>;
+    /// Forgets an identity's lease.
+    async fn lease_end(&mut self, mesh: &MeshId, key: &PublicKey) -> Result<()>;
+    /// Notes a session or service, so that mail to it can be accepted; one that had ended lives
+    /// again. False if the key belongs to another member.
     async fn delegate(
         &mut self,
         mesh: &MeshId,
@@ -284,6 +213,15 @@ pub trait Tx: Send {
         member: &PublicKey,
         kind: IdentityKind,
         expires_at: UnixMillis,
+    ) -> Result<bool>;
+    /// Ends a member's session or service: mail to it is refused from now on. False if the member
+    /// has none of that key.
+    async fn end_delegate(
+        &mut self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        member: &PublicKey,
+        now: UnixMillis,
     ) -> Result<bool>;
     /// Registers an invite. False if it was there.
     async fn create_invite(&mut self, row: &InviteRow) -> Result<bool>;
@@ -324,54 +262,4 @@ pub trait Tx: Send {
     async fn set(&mut self, name: &str, value: &[u8]) -> Result<()>;
     /// Makes it all durable.
     async fn commit(self: Box<Self>) -> Result<()>;
-}
-
-/// What [`Tx::claim`] claims.
-#[derive(Clone, Copy, Debug)]
-pub struct Claim {
-    /// The mesh.
-    pub mesh: MeshId,
-    /// Whose deliveries.
-    pub recipient: PublicKey,
-    /// For which connection.
-    pub conn: ConnId,
-    /// Now, Unix milliseconds.
-    pub now: UnixMillis,
-    /// Until when, Unix milliseconds.
-    pub until: UnixMillis,
-    /// How many at most.
-    pub limit: usize,
-}
-
-/// Stored numbers of a delivery's state.
-mod state {
-    use super::{MessageState, Verdict};
-
-    pub(super) const WAITING: i64 = 0;
-    pub(super) const DELIVERED: i64 = 1;
-    pub(super) const REFUSED: i64 = 2;
-    pub(super) const GONE: i64 = 3;
-    pub(super) const EXPIRED: i64 = 4;
-
-    pub(super) fn of(verdict: Verdict) -> i64 {
-        match verdict {
-            Verdict::Delivered => DELIVERED,
-            Verdict::Refused => REFUSED,
-            Verdict::Gone => GONE,
-        }
-    }
-
-    pub(super) fn public(state: i64) -> MessageState {
-        match state {
-            WAITING => MessageState::Relayed,
-            DELIVERED => MessageState::Delivered,
-            EXPIRED => MessageState::Expired,
-            _ => MessageState::Failed,
-        }
-    }
-}
-
-/// The hash of an envelope, as rows compare it.
-fn same(stored: &[u8], hash: &Hash) -> bool {
-    stored == hash.0
 }

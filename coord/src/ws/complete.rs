@@ -1,7 +1,8 @@
 //! Answers, once what they speak of is committed.
 
 use meshwire_signaling::frame::{
-    Accepted as AcceptedFrame, ErrorFrame, Frame, MessageFrame, MessageState, ReceiptFrame, code,
+    Accepted as AcceptedFrame, ErrorFrame, Frame, MessageFrame, MessageState, ReceiptFrame,
+    RecipientsChanged, code,
 };
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, PublicKey, UnixMillis, codec};
@@ -33,7 +34,8 @@ pub(super) enum Completion {
 pub(super) struct Accept {
     pub(super) req: u64,
     pub(super) id: EnvelopeId,
-    pub(super) recipient: PublicKey,
+    /// Whom it is for; for a group send in key order.
+    pub(super) recipients: Vec<PublicKey>,
     pub(super) priority: &'static str,
     pub(super) pending: Pending<Accepted>,
     /// The envelope, for the mutant that pushes duplicates.
@@ -72,38 +74,50 @@ pub(super) fn unavailable(e: &StoreError) -> ErrorFrame {
 
 async fn accepted(conn: &Shared, a: Accept) -> Frame {
     let metrics = &conn.inner.metrics;
-    let ok = |state, duplicate| AcceptedFrame { req: a.req, id: a.id, state, duplicate }.into();
+    let ok = |state, duplicate, full| {
+        AcceptedFrame { req: a.req, id: a.id, state, duplicate, full }.into()
+    };
     let error = match flatten(a.pending).await {
-        Ok(Accepted::New) => {
+        Ok(Accepted::New { full }) => {
             metrics.accepted.get_or_create(&ByPriority { priority: a.priority }).inc();
-            conn.inner.registry.wake(&conn.mesh, &a.recipient);
-            return ok(MessageState::Relayed, false);
+            for to in a.recipients.iter().filter(|key| full.binary_search(key).is_err()) {
+                conn.inner.registry.wake(&conn.mesh, to);
+            }
+            return ok(MessageState::Relayed, false, full);
         }
         Ok(Accepted::Duplicate(_)) if a.again.is_some() => {
             if let Some((bytes, accepted_at)) = a.again
                 && let Ok(envelope) = codec::from_msgpack(&bytes)
-                && let Some(handle) = conn.inner.registry.holder(&conn.mesh, &a.recipient)
+                && let [to] = *a.recipients
+                && let Some(handle) = conn.inner.registry.holder(&conn.mesh, &to)
             {
-                let frame = MessageFrame { to: a.recipient, envelope, accepted_at, attempt: 1 };
+                let frame = MessageFrame { to, envelope, accepted_at, attempt: 1 };
                 let _ = handle.out.send(frame.into()).await;
             }
-            return ok(MessageState::Relayed, false);
+            return ok(MessageState::Relayed, false, Vec::new());
+        }
+        Ok(Accepted::RecipientsChanged { missing, gone }) => {
+            return RecipientsChanged { req: a.req, id: a.id, missing, gone }.into();
         }
         Ok(Accepted::Duplicate(state)) => {
             metrics.duplicates.inc();
-            return ok(state, true);
+            return ok(state, true, Vec::new());
         }
         Ok(Accepted::Conflict) => {
             let text = "this author has used this id for another envelope";
             ErrorFrame::permanent(code::CONFLICT, text)
         }
         Ok(Accepted::UnknownTarget) => {
-            let text = format!("nobody in this mesh has the key {}", a.recipient);
+            let text = match a.recipients.as_slice() {
+                [key] => format!("nobody has the key {key}, or nobody else is in the group"),
+                _ => "nobody else is in the group".to_owned(),
+            };
             ErrorFrame::permanent(code::UNKNOWN_TARGET, text)
         }
         Ok(Accepted::TargetGone(member)) => {
             let text = format!("the session has ended; its member is {member}");
-            ErrorFrame::permanent(code::TARGET_GONE, text)
+            let gone = ErrorFrame::permanent(code::TARGET_GONE, text);
+            ErrorFrame { member: Some(member), ..gone }
         }
         Ok(Accepted::QueueFull) => {
             let text = "too much waits for this recipient";

@@ -6,30 +6,41 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{
-    Challenge, ErrorFrame, Features, Frame, FrameError, Hello, HelloAck, HelloAckBody, close, code,
-    feature,
+    Challenge, ErrorFrame, Features, Frame, FrameError, Hello, HelloAck, HelloAckBody, HelloBody,
+    close, code, feature,
 };
 use meshwire_signaling::limits::HELLO_TIMEOUT;
 use meshwire_signaling::sign::{Signed, domains};
-use meshwire_signaling::{Hash, InstanceId, MeshId, PublicKey};
+use meshwire_signaling::{Hash, InstanceId, MeshId, PublicKey, codec};
 use meshwire_transport::net::random;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::Socket;
+use super::{Socket, leases};
 use crate::core::again;
 use crate::core::hello::{self, Expected, Greeting, Known, Refusal};
-use crate::core::presence::Attach;
+use crate::core::presence::{Attach, Attached};
 use crate::metrics::Reason;
 use crate::serve::{AGENT, Inner};
 use crate::store::{MemberRow, StoreError};
 
 /// What this broker can.
-const FEATURES: [&str; 2] = [feature::DEDUPE, feature::RECEIPTS];
+const FEATURES: [&str; 5] =
+    [feature::DEDUPE, feature::RECEIPTS, feature::GROUPS, feature::DELEGATES, feature::LEASE];
+/// Feature bits of a node that are remembered.
+const MAX_FEATURES: usize = 16;
+/// Longest of them, in bytes.
+const MAX_FEATURE: usize = 32;
+
+/// What this broker offers: all that it can, but for what a test holds back.
+pub(super) fn offered(inner: &Inner) -> impl Iterator<Item = &'static str> {
+    FEATURES.into_iter().filter(|f| !inner.withheld.iter().any(|w| w == f))
+}
 
 /// Somebody whose hello was good.
 pub(super) struct Guest {
     pub(super) attach: Attach,
+    pub(super) body: HelloBody,
     pub(super) hello: Hash,
     pub(super) member: MemberRow,
 }
@@ -134,7 +145,7 @@ async fn welcome(inner: &Inner, greeting: Greeting) -> Result<Guest, Refusal> {
         member: row.is_some(),
         counter: inner.store.counter(&mesh, &key, &instance).await.map_err(unavailable)?,
     };
-    hello::admit(&greeting, known, &FEATURES)?;
+    hello::admit(&greeting, known, &offered(inner).collect::<Vec<_>>())?;
     let Some(member_row) = row else {
         // `admit` refuses strangers.
         return Err(Refusal::new(code::UNAUTHORIZED, "this key is no member of the mesh"));
@@ -151,8 +162,20 @@ async fn welcome(inner: &Inner, greeting: Greeting) -> Result<Guest, Refusal> {
         }
     }
     let conn = inner.next_conn.fetch_add(1, Ordering::Relaxed);
-    let attach = Attach { conn, mesh, member, key, kind: greeting.body.kind, instance };
-    Ok(Guest { attach, hello: greeting.hash, member: member_row })
+    let features = greeting.body.features.keys().filter(|f| f.len() <= MAX_FEATURE);
+    let about = member_row.about.as_ref().filter(|_| key == member);
+    let attach = Attach {
+        conn,
+        mesh,
+        member,
+        key,
+        kind: greeting.body.kind,
+        instance,
+        about: about.and_then(|a| codec::from_msgpack(a).ok()).unwrap_or_default(),
+        attestation: greeting.attestation,
+        features: features.take(MAX_FEATURES).cloned().collect(),
+    };
+    Ok(Guest { attach, body: greeting.body, hello: greeting.hash, member: member_row })
 }
 
 /// What became of a hello in the store.
@@ -201,6 +224,7 @@ pub(super) async fn acknowledge(
     socket: &mut Socket,
     encoding: Encoding,
     guest: &Guest,
+    attached: &Attached,
 ) -> bool {
     let body = HelloAckBody {
         hello: guest.hello,
@@ -209,11 +233,9 @@ pub(super) async fn acknowledge(
         name: guest.member.name.clone(),
         role: guest.member.role,
         limits: inner.policy.limits(),
-        features: FEATURES
-            .iter()
-            .map(|f| ((*f).to_owned(), Default::default()))
-            .collect::<Features>(),
+        features: offered(inner).map(|f| (f.to_owned(), Default::default())).collect::<Features>(),
         requires: Vec::new(),
+        lease: Some(leases::lease(inner, guest, attached)),
         agent: AGENT.to_owned(),
     };
     let ack = HelloAck { ack: Signed::new(&inner.key, domains::HELLO_ACK, &body) };
@@ -272,6 +294,9 @@ pub(super) fn known_code(code: &str) -> &'static str {
         code::EXPIRED,
         code::UNKNOWN_TARGET,
         code::TARGET_GONE,
+        code::BAD_BATCH,
+        code::BAD_GROUP,
+        code::STALE_STATEMENT,
         code::OFFLINE,
         code::CONFLICT,
         code::QUEUE_FULL,

@@ -14,31 +14,40 @@
 //! All queues are bounded. A reader that takes nothing is closed with a reason; news of presence that
 //! finds its queue full is dropped; mail waits in the store.
 
+mod admin;
 mod complete;
 mod handshake;
+mod leases;
+mod peers;
 mod pump;
 mod read;
 mod registry;
 mod write;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::Encoding;
-use meshwire_signaling::frame::Frame;
+use meshwire_signaling::frame::{Frame, close, feature};
 use meshwire_signaling::{Hash, MeshId, PublicKey};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 
+pub(crate) use leases::{restore, run as leases};
 pub(crate) use registry::Registry;
 
+use handshake::Guest;
+
+use crate::core::batch::Batches;
 use crate::core::claim::Window;
 use crate::core::presence::ConnId;
 use crate::serve::Inner;
 
+/// The reason of a close after [`meshwire_signaling::limits::STALE_AFTER`].
+const STALE: &str = "stale";
 /// Frames that may wait for one socket.
 const OUT_QUEUE: usize = 256;
 
@@ -55,6 +64,8 @@ pub(crate) struct Handle {
     close: watch::Sender<Option<Close>>,
     wake: Arc<Notify>,
     receipts: Arc<AtomicBool>,
+    news_lost: Arc<AtomicBool>,
+    orphans: Arc<AtomicBool>,
 }
 
 impl Handle {
@@ -79,6 +90,18 @@ impl Handle {
         self.receipts.store(true, Ordering::Release);
         self.wake();
     }
+
+    /// The connection missed news of presence, and is to be told so.
+    fn news_lost(&self) {
+        self.news_lost.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Mail may wait for a session of this connection's member that has ended.
+    fn orphans_waiting(&self) {
+        self.orphans.store(true, Ordering::Release);
+        self.wake();
+    }
 }
 
 /// What the tasks of one connection share.
@@ -94,11 +117,27 @@ pub(crate) struct Conn {
     hello: Hash,
     handle: Handle,
     window: Mutex<Window>,
+    /// When something was last heard, in ticks.
+    heard: AtomicU64,
+    /// Whether the program behind it gates what surfaces by itself.
+    gates: bool,
+    /// Ended sessions of the member whose waiting mail it is to answer.
+    orphans: Mutex<Vec<PublicKey>>,
+    /// Group sends whose last batch has not come.
+    batches: Mutex<Batches>,
 }
 
 impl Conn {
     fn window(&self) -> std::sync::MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn batches(&self) -> std::sync::MutexGuard<'_, Batches> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn orphans(&self) -> std::sync::MutexGuard<'_, Vec<PublicKey>> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Milliseconds on the clock that windows and rates run on.
@@ -116,9 +155,16 @@ pub(crate) async fn run(
 ) {
     let Some(guest) = handshake::run(&inner, &mut socket, encoding, binding).await else { return };
     let (out, out_rx) = mpsc::channel(OUT_QUEUE);
-    let (close, close_rx) = watch::channel(None);
+    let (closing, close_rx) = watch::channel(None);
     let receipts = Arc::new(AtomicBool::new(true));
-    let handle = Handle { out, close, wake: Arc::default(), receipts };
+    let handle = Handle {
+        out,
+        close: closing,
+        wake: Arc::default(),
+        receipts,
+        news_lost: Arc::default(),
+        orphans: Arc::new(AtomicBool::new(guest.attach.kind == IdentityKind::Member)),
+    };
     let conn = Arc::new(Conn {
         id: guest.attach.conn,
         mesh: guest.attach.mesh,
@@ -128,13 +174,22 @@ pub(crate) async fn run(
         hello: guest.hello,
         handle: handle.clone(),
         window: Mutex::new(Window::new(inner.policy.window)),
+        heard: AtomicU64::new(inner.tick()),
+        gates: guest.attach.features.iter().any(|f| f == feature::GATE),
+        orphans: Mutex::default(),
+        batches: Mutex::default(),
         inner: inner.clone(),
     });
-    if let Err(refusal) = inner.registry.attach(guest.attach, handle, &guest.member, &inner) {
-        handshake::refuse(&inner, &mut socket, encoding, refusal).await;
-        return;
-    }
-    if !handshake::acknowledge(&inner, &mut socket, encoding, &guest).await {
+    let attach = guest.attach.clone();
+    let attached = match inner.registry.attach(attach, handle, &guest.member, &inner) {
+        Ok(attached) => attached,
+        Err(refusal) => {
+            handshake::refuse(&inner, &mut socket, encoding, refusal).await;
+            return;
+        }
+    };
+    leases::note_resume(&inner, &guest.body, &attached);
+    if !handshake::acknowledge(&inner, &mut socket, encoding, &guest, &attached).await {
         leave(&conn).await;
         return;
     }
@@ -154,22 +209,33 @@ pub(crate) async fn run(
     pump.abort();
     // It may be about to claim: only when it has ended can its claims be given back.
     let _ = pump.await;
+    if !gave_up(&conn, end.as_ref()) {
+        conn.heard.store(conn.tick(), Ordering::Relaxed);
+    }
     leave(&conn).await;
     // What had been submitted is still answered, unless the socket is gone.
     let _ = completer.await;
     if let Some((code, reason)) = end {
         conn.handle.close(code, &reason);
     }
-    conn.handle.close(meshwire_signaling::frame::close::NORMAL, "");
+    conn.handle.close(close::NORMAL, "");
     let _ = writer.await;
     inner.metrics.connections_active.dec();
     tracing::info!(target: "meshwire::events::connection::closed", conn = conn.id);
 }
 
-/// Gives up presence and claims: a lost connection frees its claims at once.
+/// Whether we ended the connection because nothing came or nothing was read. Then the lease counts
+/// from the last thing heard: silence has been counted before.
+fn gave_up(conn: &Conn, end: Option<&Close>) -> bool {
+    let closing = conn.handle.close.borrow();
+    let slow = |c: &Close| c.0 == close::SLOW_CONSUMER || c.1 == STALE;
+    end.is_some_and(slow) || closing.as_ref().is_some_and(slow)
+}
+
+/// Gives up claims at once; the presence goes on for as long as its lease.
 async fn leave(conn: &Arc<Conn>) {
     let inner = &conn.inner;
-    let identities = inner.registry.detach(conn, inner);
+    let identities = inner.registry.detach(conn, conn.heard.load(Ordering::Relaxed));
     let (id, mesh, member, now) = (conn.id, conn.mesh, conn.member, inner.net.unix_ms());
     let released = inner
         .writer

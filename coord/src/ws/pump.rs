@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use meshwire_signaling::codec;
+use meshwire_signaling::attest::Attestation;
 use meshwire_signaling::envelope::{Envelope, Proof};
-use meshwire_signaling::frame::{Drained, Frame, MessageFrame, ReceiptFrame};
+use meshwire_signaling::frame::{Drained, Frame, MessageFrame, ReceiptFrame, Resync};
 use meshwire_signaling::limits::{CLAIM_LEASE, ms};
-use meshwire_signaling::{MeshId, PublicKey};
+use meshwire_signaling::sign::Signed;
+use meshwire_signaling::{Priority, PublicKey, codec};
 use meshwire_transport::fault;
 use tokio::time::Duration;
 
@@ -72,6 +73,16 @@ async fn round(
     introduced: &mut HashSet<PublicKey>,
     drained: &mut bool,
 ) -> Result<Step, StoreError> {
+    if conn.handle.news_lost.swap(false, Ordering::AcqRel)
+        && conn.handle.out.send(Resync {}.into()).await.is_err()
+    {
+        return Ok(Step::Gone);
+    }
+    if conn.handle.orphans.swap(false, Ordering::AcqRel) {
+        let now = conn.inner.net.unix_ms();
+        let ended = conn.inner.store.ended_with_mail(&conn.mesh, &conn.member, now).await?;
+        *conn.orphans() = ended;
+    }
     let identities = conn.inner.registry.identities(conn.id);
     if conn.handle.receipts.swap(false, Ordering::AcqRel) {
         for author in &identities {
@@ -80,6 +91,9 @@ async fn round(
             }
         }
     }
+    // What waits for the member's ended sessions is its node's to answer.
+    let orphans = conn.orphans().clone();
+    let identities: Vec<PublicKey> = identities.into_iter().chain(orphans).collect();
     let now = conn.tick();
     let room = conn.window().room(now);
     if room == 0 {
@@ -92,7 +106,7 @@ async fn round(
         if limit == 0 {
             return Ok(full(conn));
         }
-        let batch = claim(conn, recipient, limit).await?;
+        let batch = claim(conn, recipient, limit, urgent_only(conn, &recipient)).await?;
         if !batch.is_empty() {
             fault::pause_at(fault::CLAIMED).await;
         }
@@ -113,7 +127,9 @@ async fn round(
     let now = conn.inner.net.unix_ms();
     let (mut next, mut elsewhere) = (None, false);
     for recipient in &identities {
-        let waiting = conn.inner.store.waiting(&conn.mesh, recipient, conn.id, now).await?;
+        let urgent = urgent_only(conn, recipient);
+        let store = &conn.inner.store;
+        let waiting = store.waiting(&conn.mesh, recipient, conn.id, urgent, now).await?;
         next = next.into_iter().chain(waiting.next).min();
         elsewhere |= waiting.elsewhere;
     }
@@ -144,10 +160,18 @@ async fn receipts(conn: &Shared, author: &PublicKey) -> Result<bool, StoreError>
     }
 }
 
+/// Whether an identity is to be disturbed only by what is urgent: by its status, where the program
+/// behind it does not see to that itself (design section 5.8).
+fn urgent_only(conn: &Shared, recipient: &PublicKey) -> bool {
+    let about = || conn.inner.registry.about(&conn.mesh, recipient);
+    !conn.gates && about().is_some_and(|a| !a.status.lets(Priority::Next))
+}
+
 async fn claim(
     conn: &Shared,
     recipient: PublicKey,
     limit: usize,
+    urgent_only: bool,
 ) -> Result<Vec<Claimed>, StoreError> {
     let now = conn.inner.net.unix_ms();
     let claim = Claim {
@@ -157,6 +181,7 @@ async fn claim(
         now,
         until: now.saturating_add(ms(CLAIM_LEASE)),
         limit,
+        urgent_only,
     };
     conn.inner.writer.run(move |tx| Box::pin(tx.claim(claim))).await
 }
@@ -169,11 +194,18 @@ async fn push(
 ) -> Result<Frame, StoreError> {
     let mut envelope: Envelope = codec::from_msgpack(&claimed.envelope)
         .map_err(|_| StoreError::Corrupt("bodies.envelope"))?;
-    if !introduced.contains(&claimed.author) {
-        envelope.proof = proof(conn, &conn.mesh, &claimed.author).await?;
+    if let Some(attestation) = &claimed.attestation {
+        // Each mail of a session has its own: as it was when it was written.
+        envelope.proof = attested(conn, attestation).await?;
+    } else if !introduced.contains(&claimed.author) {
+        envelope.proof = proof(conn, &claimed.author, None).await?;
         if introduced.len() < INTRODUCED && envelope.proof.is_some() {
             introduced.insert(claimed.author);
         }
+    }
+    if let Some(wrap) = &claimed.wrap {
+        let corrupt = |_| StoreError::Corrupt("deliveries.wrap");
+        envelope.wraps = vec![codec::from_msgpack(wrap).map_err(corrupt)?];
     }
     conn.inner.metrics.pushed.inc();
     if claimed.attempt > 1 {
@@ -183,13 +215,20 @@ async fn push(
     Ok(MessageFrame { to, envelope, accepted_at, attempt }.into())
 }
 
+async fn attested(conn: &Shared, bytes: &[u8]) -> Result<Option<Box<Proof>>, StoreError> {
+    let corrupt = || StoreError::Corrupt("bodies.attestation");
+    let signed: Signed = codec::from_msgpack(bytes).map_err(|_| corrupt())?;
+    let member = signed.peek::<Attestation>().map_err(|_| corrupt())?.member;
+    proof(conn, &member, Some(signed)).await
+}
+
 async fn proof(
     conn: &Shared,
-    mesh: &MeshId,
-    author: &PublicKey,
+    member: &PublicKey,
+    attestation: Option<Signed>,
 ) -> Result<Option<Box<Proof>>, StoreError> {
-    let Some(row) = conn.inner.store.member(mesh, author).await? else { return Ok(None) };
+    let Some(row) = conn.inner.store.member(&conn.mesh, member).await? else { return Ok(None) };
     let chain =
         codec::from_msgpack(&row.chain).map_err(|_| StoreError::Corrupt("members.chain"))?;
-    Ok(Some(Box::new(Proof { chain, attestation: None })))
+    Ok(Some(Box::new(Proof { chain, attestation })))
 }

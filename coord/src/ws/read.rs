@@ -1,15 +1,17 @@
 //! The reading half: what a node asks for.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::{self, Encoding};
-use meshwire_signaling::envelope::StateHead;
 use meshwire_signaling::frame::{
-    Accepted, Bind, Bound, ClientAck, ClientNack, ErrorFrame, Frame, FrameError, Goaway,
-    InviteCreate, InviteList, InviteRevoke, ListPeers, PeerInfo, Peers, Send, close, code,
+    Accepted, Bind, Bound, ClientAck, ClientNack, Disconnect, ErrorFrame, Frame, FrameError,
+    Goaway, InviteCreate, InviteList, InviteRevoke, Ok as OkFrame, Send, SetGroup, Unbind, close,
+    code,
 };
-use meshwire_signaling::limits::{CLAIM_LEASE, MAX_PEERS_PAGE, STALE_AFTER, ms};
+use meshwire_signaling::limits::{CLAIM_LEASE, STALE_AFTER, ms};
 use meshwire_signaling::receipt::{MAX_REASON, Receipt, Verdict};
 use meshwire_signaling::{Priority, PublicKey};
 use tokio::sync::mpsc;
@@ -18,11 +20,12 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use super::complete::{Accept, Completion, unavailable};
 use super::handshake::{frame, known_code};
 use super::registry::Shared;
-use super::{Close, Socket};
+use super::{Close, STALE, Socket, admin, peers};
 use crate::config::Mutant;
-use crate::core::accept::{self, Author};
+use crate::core::accept::{self, Author, Recipients};
 use crate::core::again;
 use crate::core::hello::check_bind;
+use crate::core::presence::Bind as Held;
 use crate::http::invites;
 use crate::metrics::Reason;
 use crate::store::DeliveryRef;
@@ -31,8 +34,6 @@ use crate::store::DeliveryRef;
 const MAX_MALFORMED: u32 = 32;
 /// Identities of one connection: each comes and goes before everybody in the mesh.
 const MAX_IDENTITIES: usize = 64;
-/// Bytes of chains in one page of peers: with base64 and the rest it stays below a frame's limit.
-const PAGE_BYTES: usize = 128 * 1024;
 
 type Due = mpsc::Sender<Completion>;
 
@@ -58,8 +59,11 @@ pub(super) async fn run(
             }
             next = tokio::time::timeout(STALE_AFTER, stream.next()) => next,
         };
+        if next.is_ok() {
+            conn.heard.store(conn.tick(), Ordering::Relaxed);
+        }
         let msg = match next {
-            Err(_) => return Some((close::NORMAL, "stale".into())),
+            Err(_) => return Some((close::NORMAL, STALE.into())),
             Ok(None) => return None,
             Ok(Some(Err(WsError::Capacity(_)))) => {
                 return Some((close::TOO_BIG, "frame too large".into()));
@@ -114,6 +118,9 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
         return Some(error.to_req(Some(req)).into());
     }
     if let Frame::Bind(Bind { req, .. })
+    | Frame::Unbind(Unbind { req, .. })
+    | Frame::SetGroup(SetGroup { req, .. })
+    | Frame::Disconnect(Disconnect { req, .. })
     | Frame::InviteCreate(InviteCreate { req, .. })
     | Frame::InviteList(InviteList { req })
     | Frame::InviteRevoke(InviteRevoke { req, .. }) = &frame
@@ -145,7 +152,24 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
             None
         }
         Frame::Bind(bind) => Some(self::bind(conn, bind).await),
-        Frame::ListPeers(ask) => Some(list_peers(conn, &ask).await),
+        Frame::ListPeers(ask) => Some(peers::list(conn, &ask).await),
+        Frame::Unbind(ask) => Some(reply(ask.req, admin::unbind(conn, ask).await)),
+        Frame::SetPresence(ask) => {
+            let req = ask.req;
+            Some(reply(req, admin::set_presence(conn, ask).await))
+        }
+        Frame::SetGroup(ask) => {
+            let req = ask.req;
+            Some(reply(req, admin::set_group(conn, ask).await))
+        }
+        Frame::Disconnect(ask) => {
+            let req = ask.req;
+            Some(reply(req, admin::disconnect(conn, ask).await))
+        }
+        Frame::Bye(_) => {
+            conn.inner.registry.bye(conn);
+            None
+        }
         Frame::InviteCreate(ask) => {
             Some(reply(ask.req, invites::create(&conn.inner, conn.mesh, conn.member, ask).await))
         }
@@ -172,6 +196,10 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
 fn request(frame: &Frame) -> Option<u64> {
     match frame {
         Frame::Bind(f) => Some(f.req),
+        Frame::Unbind(f) => Some(f.req),
+        Frame::SetPresence(f) => Some(f.req),
+        Frame::SetGroup(f) => Some(f.req),
+        Frame::Disconnect(f) => Some(f.req),
         Frame::ListPeers(f) => Some(f.req),
         Frame::InviteCreate(f) => Some(f.req),
         Frame::InviteList(f) => Some(f.req),
@@ -207,26 +235,37 @@ async fn send(conn: &Shared, mut send: Send, due: &Due) -> Option<Frame> {
     let inner = &conn.inner;
     let req = send.req;
     let now = inner.net.unix_ms();
+    if send.batch.is_some() {
+        let whole = allowed(conn).and_then(|()| conn.batches().add(send));
+        send = match whole {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return Some(OkFrame { req }.into()),
+            Err(error) => return Some(refused(conn, error.to_req(Some(req)))),
+        };
+    }
+    let by = |key: &PublicKey| author(conn, key);
     let plan = allowed(conn)
-        .and_then(|()| accept::plan(&mut send, &conn.mesh, |key| author(conn, key), now))
-        .and_then(|plan| {
-            if plan.queued || inner.registry.online(&plan.mesh, &plan.recipient) {
-                return Ok(plan);
+        .and_then(|()| accept::plan(&mut send, &conn.mesh, &conn.member, by, now))
+        .and_then(|plan| match &plan.to {
+            Recipients::One { key, .. }
+                if !plan.queued && !inner.registry.connected(&plan.mesh, key) =>
+            {
+                let text = "the recipient is not there and the envelope is not to be queued";
+                Err(ErrorFrame::permanent(code::OFFLINE, text))
             }
-            let text = "the recipient is not there and the envelope is not to be queued";
-            Err(ErrorFrame::permanent(code::OFFLINE, text))
+            _ => Ok(plan),
         });
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) => return Some(refused_send(conn, &send, error).await),
     };
     let again = (inner.mutant == Some(Mutant::NoDedupe)).then(|| (plan.envelope.clone(), now));
-    let (id, recipient) = (plan.id, plan.recipient);
+    let (id, recipients) = (plan.id, plan.to.keys());
     let priority = Priority::ALL.get(usize::from(plan.priority)).map_or("other", |p| p.as_str());
 
     let pending =
         inner.writer.submit(move |tx| Box::pin(async move { tx.accept(&plan, now).await })).await;
-    let accept = Accept { req, id, recipient, priority, pending, again };
+    let accept = Accept { req, id, recipients, priority, pending, again };
     // If the completer is gone, so is the socket.
     let _ = due.send(Completion::Accept(Box::new(accept))).await;
     None
@@ -244,10 +283,16 @@ async fn refused_send(conn: &Shared, send: &Send, error: ErrorFrame) -> Frame {
         && hash == send.envelope.hash(&conn.mesh)
     {
         inner.metrics.duplicates.inc();
-        return Accepted { req, id, state, duplicate: true }.into();
+        return Accepted { req, id, state, duplicate: true, full: Vec::new() }.into();
     }
-    inner.metrics.rejected.get_or_create(&Reason { reason: known_code(&error.code) }).inc();
-    ErrorFrame { id: name.map(|n| n.1), ..error.to_req(Some(req)) }.into()
+    refused(conn, ErrorFrame { id: name.map(|n| n.1), ..error.to_req(Some(req)) })
+}
+
+/// Counts a refused send.
+fn refused(conn: &Shared, error: ErrorFrame) -> Frame {
+    let reason = Reason { reason: known_code(&error.code) };
+    conn.inner.metrics.rejected.get_or_create(&reason).inc();
+    error.into()
 }
 
 /// Whether a connection may send as `key`.
@@ -257,7 +302,7 @@ fn author(conn: &Shared, key: &PublicKey) -> Author {
     } else if *key == conn.member {
         Author::Member
     } else {
-        Author::Delegate
+        Author::Delegate { attestation: conn.inner.registry.attestation(conn.id, key) }
     }
 }
 
@@ -292,7 +337,8 @@ fn delivery(
     id: meshwire_signaling::EnvelopeId,
     by: PublicKey,
 ) -> Result<DeliveryRef, Frame> {
-    if conn.inner.registry.speaks_for(conn.id, &by) {
+    // For its ended sessions a member answers.
+    if conn.inner.registry.speaks_for(conn.id, &by) || conn.orphans().contains(&by) {
         return Ok(DeliveryRef { mesh: conn.mesh, author, id, recipient: by });
     }
     let text = "the receipt's key is none of this connection's identities";
@@ -359,7 +405,8 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
         Err(error) => return error.to_req(req).into(),
     };
     let (mesh, key, member) = (conn.mesh, bind.key, conn.member);
-    if inner.registry.identities(conn.id).len() >= MAX_IDENTITIES {
+    let bound = inner.registry.identities(conn.id);
+    if bound.len() >= MAX_IDENTITIES && !bound.contains(&key) {
         let text = format!("one connection speaks for at most {MAX_IDENTITIES} identities");
         return ErrorFrame::permanent(code::CAPACITY, text).to_req(req).into();
     }
@@ -377,41 +424,22 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
         .await;
     match noted {
         Ok(true) => {
-            inner.registry.bind(conn, key, kind);
-            conn.handle.receipts_waiting();
-            Bound { req: bind.req, key }.into()
+            let attestation = bind.attestation;
+            let held = Held { conn: conn.id, key, kind, attestation };
+            match inner.registry.bind(held, inner) {
+                Ok(bound) => {
+                    conn.handle.receipts_waiting();
+                    Bound { req: bind.req, key, resumed: bound.resumed }.into()
+                }
+                Err(_) => foreign(req),
+            }
         }
-        Ok(false) => {
-            let text = "this key belongs to another member";
-            ErrorFrame::permanent(code::FORBIDDEN, text).to_req(req).into()
-        }
+        Ok(false) => foreign(req),
         Err(e) => unavailable(&e).to_req(req).into(),
     }
 }
 
-async fn list_peers(conn: &Shared, ask: &ListPeers) -> Frame {
-    let store = &conn.inner.store;
-    let rows = match &ask.key {
-        Some(key) => store.member(&conn.mesh, key).await.map(|r| r.into_iter().collect()),
-        None => store.members(&conn.mesh, ask.after.as_ref(), MAX_PEERS_PAGE + 1).await,
-    };
-    let rows: Vec<_> = match rows {
-        Ok(rows) => rows,
-        Err(e) => return unavailable(&e).to_req(Some(ask.req)).into(),
-    };
-    let (mut peers, mut bytes, mut last) = (Vec::new(), 0, None);
-    let mut next = None;
-    for row in rows {
-        bytes += row.chain.len();
-        if peers.len() >= MAX_PEERS_PAGE || (bytes > PAGE_BYTES && !peers.is_empty()) {
-            next = last;
-            break;
-        }
-        let online = conn.inner.registry.online(&conn.mesh, &row.key);
-        last = Some(row.key);
-        if let Ok(chain) = codec::from_msgpack(&row.chain) {
-            peers.push(PeerInfo { chain, online, since: row.seen_at });
-        }
-    }
-    Peers { req: ask.req, peers, next, head: StateHead::origin(&conn.mesh) }.into()
+fn foreign(req: Option<u64>) -> Frame {
+    let text = "this key belongs to another member";
+    ErrorFrame::permanent(code::FORBIDDEN, text).to_req(req).into()
 }

@@ -1,39 +1,88 @@
-//! The live connections, and telling them things.
+//! The live connections and who is there, and telling them things.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meshwire_signaling::attest::IdentityKind;
-use meshwire_signaling::frame::{ErrorFrame, Frame, Presence as PresenceFrame, PresenceEvent};
-use meshwire_signaling::frame::{close, code};
+use meshwire_signaling::frame::{
+    About, ErrorFrame, Frame, PeerChanged, PeerInfo, Presence as PresenceFrame, PresenceEvent,
+    PresenceInfo, Unbound, close, code,
+};
 use meshwire_signaling::invite::Chain;
+use meshwire_signaling::sign::Signed;
 use meshwire_signaling::{MeshId, PublicKey, codec};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Conn, Handle};
 use crate::core::again;
 use crate::core::hello::Refusal;
-use crate::core::presence::{Attach, ConnId, Effect, Presence, Refused};
+use crate::core::presence::{
+    Attach, Attached, Bind, ConnId, Disconnected, Effect, Identity, Moved, Now, Presence, Refused,
+    Restored, Who,
+};
 use crate::serve::Inner;
-use crate::store::MemberRow;
+use crate::store::{LeaseRow, MemberRow};
+
+/// A change to what is remembered of who is there.
+#[derive(Debug)]
+pub(super) enum LeaseOp {
+    /// It came, or says something else of itself.
+    Put(Box<LeaseRow>),
+    /// It went.
+    End(MeshId, PublicKey),
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Registry(Mutex<State>);
+pub(crate) struct Registry {
+    state: Mutex<State>,
+    /// Wakes the task that ends graces and remembers leases.
+    pub(super) changed: Notify,
+}
 
 #[derive(Debug)]
 struct State {
     presence: Presence,
     handles: HashMap<ConnId, Handle>,
+    /// Members that do not want to be listed.
+    hidden: HashSet<Identity>,
+    /// What is yet to be remembered, in order.
+    ops: Vec<LeaseOp>,
 }
 
 impl Registry {
-    pub(crate) fn new(max_per_mesh: usize) -> Self {
-        Self(Mutex::new(State { presence: Presence::new(max_per_mesh), handles: HashMap::new() }))
+    /// At most so many connections per mesh; identities outlive theirs by `grace` ms.
+    pub(crate) fn new(max_per_mesh: usize, grace: u64) -> Self {
+        let state = State {
+            presence: Presence::new(max_per_mesh, grace),
+            handles: HashMap::new(),
+            hidden: HashSet::new(),
+            ops: Vec::new(),
+        };
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up who was there when the broker's last run ended.
+    pub(crate) fn restore(&self, rows: Vec<LeaseRow>, tick: u64) {
+        let mut state = self.state();
+        for row in rows {
+            let restored = Restored {
+                member: row.member,
+                kind: row.kind,
+                instance: row.instance,
+                lease: row.lease,
+                since: row.since,
+                about: codec::from_msgpack(&row.about).unwrap_or_default(),
+                attestation: row.attestation.and_then(|a| codec::from_msgpack(&a).ok()),
+                features: codec::from_msgpack(&row.features).unwrap_or_default(),
+            };
+            state.presence.restore(row.mesh, row.key, restored, tick);
+        }
     }
 
     /// Brings a connection in, or says why not; carries out what follows.
@@ -43,53 +92,137 @@ impl Registry {
         handle: Handle,
         member: &MemberRow,
         inner: &Inner,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Attached, Refusal> {
+        let (conn, mesh, of) = (attach.conn, attach.mesh, attach.member);
         let mut state = self.state();
-        let (result, effects) = state.presence.attach(attach);
+        if member.hidden {
+            state.hidden.insert((mesh, of));
+        } else {
+            state.hidden.remove(&(mesh, of));
+        }
+        let (result, effects) = state.presence.attach(attach, now(inner));
         if result.is_ok() {
-            state.handles.insert(attach.conn, handle);
+            state.handles.insert(conn, handle);
         }
         let chain = codec::from_msgpack(&member.chain).ok();
-        state.carry_out(effects, &attach.mesh, &attach.member, chain.as_ref(), inner);
-        result.map_err(|refused| match refused {
-            Refused::Capacity => {
-                let text = "this mesh has as many connections as the broker allows";
-                let error = ErrorFrame::transient(code::CAPACITY, text, again::FULL);
-                Refusal { error, close: close::TRY_LATER }
-            }
-            Refused::OtherInstance => {
-                let text = "this key is connected from another instance: is the home copied?";
-                let error = ErrorFrame::permanent(code::ALREADY_CONNECTED, text);
-                Refusal { error, close: close::ALREADY_CONNECTED }
-            }
-        })
+        state.carry_out(effects, chain.as_ref(), inner);
+        drop(state);
+        self.changed.notify_one();
+        result.map_err(refusal)
     }
 
     /// Adds an identity to a connection.
-    pub(crate) fn bind(&self, conn: &Conn, key: PublicKey, kind: IdentityKind) {
+    pub(super) fn bind(&self, bind: Bind, inner: &Inner) -> Result<Attached, Refused> {
         let mut state = self.state();
-        let effects = state.presence.bind(conn.id, key, kind);
-        state.carry_out(effects, &conn.mesh, &conn.member, None, &conn.inner);
+        let (result, effects) = state.presence.bind(bind, now(inner));
+        state.carry_out(effects, None, inner);
+        drop(state);
+        self.changed.notify_one();
+        result
     }
 
-    /// Takes a connection out; returns the identities that it had.
-    pub(crate) fn detach(&self, conn: &Conn, inner: &Inner) -> Vec<PublicKey> {
+    /// Ends a bound identity. False if it is none of the connection's.
+    pub(super) fn unbind(&self, conn: &Conn, key: &PublicKey) -> bool {
         let mut state = self.state();
-        let identities = state.presence.identities(conn.id);
-        let effects = state.presence.detach(conn.id);
+        let effect = state.presence.unbind(conn.id, key);
+        let was = effect.is_some();
+        state.carry_out(effect.into_iter().collect(), None, &conn.inner);
+        drop(state);
+        self.changed.notify_one();
+        was
+    }
+
+    /// Ends the presence of a connection that leaves on purpose.
+    pub(super) fn bye(&self, conn: &Conn) {
+        let mut state = self.state();
+        let effects = state.presence.bye(conn.id);
+        state.carry_out(effects, None, &conn.inner);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Takes a connection out, last heard at `heard`; returns the identities that it had.
+    pub(super) fn detach(&self, conn: &Conn, heard: u64) -> Vec<PublicKey> {
+        let mut state = self.state();
+        let identities = state.presence.detach(conn.id, heard);
         state.handles.remove(&conn.id);
-        state.carry_out(effects, &conn.mesh, &conn.member, None, inner);
+        drop(state);
+        self.changed.notify_one();
         if identities.is_empty() { vec![conn.key] } else { identities }
     }
 
-    /// Whether somebody speaks for this identity now.
+    /// Ends the graces that are over; says when the next one is, and what is to be remembered.
+    pub(super) fn poll(&self, inner: &Inner) -> (Option<u64>, Vec<LeaseOp>) {
+        let mut state = self.state();
+        let effects = state.presence.poll(inner.tick());
+        state.carry_out(effects, None, inner);
+        (state.presence.next_deadline(), std::mem::take(&mut state.ops))
+    }
+
+    /// Disconnects others.
+    pub(super) fn disconnect(
+        &self,
+        mesh: &MeshId,
+        who: &Who,
+        kick: bool,
+        inner: &Inner,
+    ) -> Disconnected {
+        let mut state = self.state();
+        let mut done = state.presence.disconnect(mesh, who, kick, inner.tick());
+        state.carry_out(std::mem::take(&mut done.effects), None, inner);
+        drop(state);
+        self.changed.notify_one();
+        done
+    }
+
+    /// Changes what an identity says of itself.
+    pub(super) fn set_about(&self, mesh: &MeshId, key: &PublicKey, about: About) {
+        let mut state = self.state();
+        if state.presence.set_about(mesh, key, about) {
+            state.remember(mesh, key);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// What an identity that is there says of itself.
+    pub(super) fn about(&self, mesh: &MeshId, key: &PublicKey) -> Option<About> {
+        self.state().presence.about(mesh, key).cloned()
+    }
+
+    /// Hides a member from the others, or shows it again.
+    pub(super) fn set_hidden(&self, mesh: &MeshId, member: &PublicKey, hidden: bool) {
+        let mut state = self.state();
+        if hidden {
+            state.hidden.insert((*mesh, *member));
+        } else {
+            state.hidden.remove(&(*mesh, *member));
+        }
+    }
+
+    /// Whether an identity is there, connected or in grace.
     pub(crate) fn online(&self, mesh: &MeshId, key: &PublicKey) -> bool {
+        self.state().presence.is_there(mesh, key)
+    }
+
+    /// Whether somebody speaks for an identity right now.
+    pub(super) fn connected(&self, mesh: &MeshId, key: &PublicKey) -> bool {
         self.state().presence.holder(mesh, key).is_some()
+    }
+
+    /// The identities of a member that are there.
+    pub(super) fn presences(&self, mesh: &MeshId, member: &PublicKey) -> Vec<PresenceInfo> {
+        self.state().presence.presences(mesh, member)
     }
 
     /// Whether a connection speaks for a key.
     pub(crate) fn speaks_for(&self, conn: ConnId, key: &PublicKey) -> bool {
         self.state().presence.speaks_for(conn, key)
+    }
+
+    /// The member's word by which a connection speaks for a session or service.
+    pub(super) fn attestation(&self, conn: ConnId, key: &PublicKey) -> Option<Signed> {
+        self.state().presence.attestation(conn, key)
     }
 
     /// The identities of a connection.
@@ -120,8 +253,18 @@ impl Registry {
             kind: IdentityKind::Member,
             at: inner.net.unix_ms(),
             chain: Some(chain.clone()),
+            attestation: None,
         };
-        self.state().tell_others(mesh, &key, &frame.into(), inner);
+        let moved = Moved { mesh: *mesh, key, member: key, kind: IdentityKind::Member };
+        let state = self.state();
+        state.tell(&state.presence.audience(&moved), &frame.into(), inner);
+    }
+
+    /// Tells everybody but one connection what a member says of itself now.
+    pub(super) fn tell_changed(&self, conn: &Conn, peer: PeerInfo) {
+        let state = self.state();
+        let others = state.presence.others(&conn.mesh, Some(conn.id));
+        state.tell(&others, &PeerChanged { peer }.into(), &conn.inner);
     }
 
     /// Closes every connection.
@@ -135,22 +278,53 @@ impl Registry {
     pub(crate) fn len(&self) -> usize {
         self.state().presence.len()
     }
+
+    /// How many identities wait for their connection.
+    pub(super) fn in_grace(&self) -> usize {
+        self.state().presence.in_grace()
+    }
+}
+
+fn now(inner: &Inner) -> Now {
+    let lease = meshwire_transport::net::random(inner.net.as_ref());
+    let lease = meshwire_signaling::InstanceId(lease);
+    Now { tick: inner.tick(), unix: inner.net.unix_ms(), lease }
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    match refused {
+        Refused::Capacity => {
+            let text = "this mesh has as many connections as the broker allows";
+            let error = ErrorFrame::transient(code::CAPACITY, text, again::FULL);
+            Refusal { error, close: close::TRY_LATER }
+        }
+        Refused::OtherInstance => {
+            let text = "this key is connected from another instance: is the home copied?";
+            let error = ErrorFrame::permanent(code::ALREADY_CONNECTED, text);
+            Refusal { error, close: close::ALREADY_CONNECTED }
+        }
+        Refused::Foreign | Refused::Gone => {
+            Refusal::new(code::FORBIDDEN, "this key belongs to another member")
+        }
+    }
 }
 
 impl State {
-    fn carry_out(
-        &mut self,
-        effects: Vec<Effect>,
-        mesh: &MeshId,
-        member: &PublicKey,
-        chain: Option<&Chain>,
-        inner: &Inner,
-    ) {
+    fn carry_out(&mut self, effects: Vec<Effect>, chain: Option<&Chain>, inner: &Inner) {
         for effect in effects {
             match effect {
-                Effect::Replace { conn } => {
+                Effect::Close { conn, code, reason } => {
                     if let Some(handle) = self.handles.get(&conn) {
-                        handle.close(close::NORMAL, "session_replaced");
+                        handle.close(code, reason);
+                    }
+                }
+                Effect::Unbound { conn, key, reason } => {
+                    if let Some(handle) = self.handles.get(&conn)
+                        && handle.out.try_send(Unbound { key, reason }.into()).is_err()
+                    {
+                        // It must not miss that. It reads nothing now; when it comes back it binds
+                        // anew, and learns what became of the identity.
+                        handle.close(close::SLOW_CONSUMER, "slow_consumer");
                     }
                 }
                 Effect::Warn { conn } => {
@@ -161,59 +335,74 @@ impl State {
                         offer(handle, error.into(), inner);
                     }
                 }
-                Effect::Joined { key, kind } => {
-                    self.presence_event(
-                        PresenceEvent::Joined,
-                        (key, kind),
-                        mesh,
-                        member,
-                        chain,
-                        inner,
-                    );
+                Effect::Joined(moved) => {
+                    inner.metrics.joined.inc();
+                    self.remember(&moved.mesh, &moved.key);
+                    self.news(PresenceEvent::Joined, &moved, chain, inner);
                 }
-                Effect::Left { key, kind } => {
-                    self.presence_event(
-                        PresenceEvent::Left,
-                        (key, kind),
-                        mesh,
-                        member,
-                        None,
-                        inner,
-                    );
+                Effect::Left(moved) => {
+                    inner.metrics.left.inc();
+                    self.ops.push(LeaseOp::End(moved.mesh, moved.key));
+                    self.news(PresenceEvent::Left, &moved, None, inner);
                 }
             }
         }
     }
 
-    fn presence_event(
-        &self,
-        event: PresenceEvent,
-        (key, kind): (PublicKey, IdentityKind),
-        mesh: &MeshId,
-        member: &PublicKey,
-        chain: Option<&Chain>,
-        inner: &Inner,
-    ) {
-        let at = inner.net.unix_ms();
-        let chain = chain.cloned();
-        let frame = PresenceFrame { event, key, member: *member, kind, at, chain };
-        self.tell_others(mesh, member, &frame.into(), inner);
+    /// Lets the store know of an identity that is there.
+    fn remember(&mut self, mesh: &MeshId, key: &PublicKey) {
+        let Some(lease) = self.presence.lease(mesh, key) else { return };
+        self.ops.push(LeaseOp::Put(Box::new(LeaseRow {
+            mesh: *mesh,
+            key: *key,
+            member: lease.member,
+            kind: lease.kind,
+            instance: lease.instance,
+            lease: lease.lease,
+            since: lease.since,
+            about: codec::to_msgpack(&lease.about),
+            attestation: lease.attestation.as_ref().map(codec::to_msgpack),
+            features: codec::to_msgpack(&lease.features),
+        })));
     }
 
-    fn tell_others(&self, mesh: &MeshId, except: &PublicKey, frame: &Frame, inner: &Inner) {
-        for conn in self.presence.others(mesh, except) {
-            if let Some(handle) = self.handles.get(&conn) {
+    fn news(&self, event: PresenceEvent, moved: &Moved, chain: Option<&Chain>, inner: &Inner) {
+        let mut audience = self.presence.audience(moved);
+        if self.hidden.contains(&(moved.mesh, moved.member)) {
+            audience.retain(|c| self.presence.member_of(*c) == Some(moved.member));
+        }
+        if audience.is_empty() {
+            return;
+        }
+        let joined = event == PresenceEvent::Joined;
+        let lease = joined.then(|| self.presence.lease(&moved.mesh, &moved.key)).flatten();
+        let frame = PresenceFrame {
+            event,
+            key: moved.key,
+            member: moved.member,
+            kind: moved.kind,
+            at: inner.net.unix_ms(),
+            chain: chain.cloned(),
+            attestation: lease.and_then(|l| l.attestation),
+        };
+        self.tell(&audience, &frame.into(), inner);
+    }
+
+    fn tell(&self, audience: &[ConnId], frame: &Frame, inner: &Inner) {
+        for conn in audience {
+            if let Some(handle) = self.handles.get(conn) {
                 offer(handle, frame.clone(), inner);
             }
         }
     }
 }
 
-/// Gives news of presence to a connection without waiting. One that is busy misses it: news is
-/// advice, and the roster is read anew at each connect. The writer tells who does not read at all.
-pub(super) fn offer(handle: &Handle, frame: Frame, inner: &Inner) {
+/// Gives news of presence to a connection without waiting. One that is busy misses it, and is told so
+/// when it has time again. The writer tells who does not read at all.
+fn offer(handle: &Handle, frame: Frame, inner: &Inner) {
     if let Err(TrySendError::Full(_)) = handle.out.try_send(frame) {
         inner.metrics.news_dropped.inc();
+        handle.news_lost();
     }
 }
 

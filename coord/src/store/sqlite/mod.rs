@@ -1,6 +1,11 @@
 //! SQLite: WAL, `synchronous=FULL`, one writing connection, a few reading ones.
 
+mod accept;
+mod groups;
+mod leases;
+mod queue;
 mod rows;
+mod sweep;
 mod tx;
 
 use std::path::Path;
@@ -15,16 +20,19 @@ use sqlx::sqlite::{
 };
 
 use super::{
-    InviteRow, MemberRow, ReceiptPlace, ReceiptRow, Result, Store, StoreError, Tx, Waiting, state,
+    DelegateRow, InviteRow, LeaseRow, MemberRow, ReceiptPlace, ReceiptRow, Result, Store, Tx,
+    Waiting,
 };
 use crate::core::presence::ConnId;
 use rows::{
-    SELECT_ACCEPTED, SELECT_INVITE, SELECT_MEMBER, id, int, invite_row, key, maybe_time,
-    member_row, uint,
+    SELECT_ACCEPTED, SELECT_INVITE, SELECT_MEMBER, accepted_row, id, int, invite_row, key,
+    lease_row, maybe_time, member_row, uint,
 };
 use tx::SqliteTx;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/coord/sqlite");
+/// What brings a database up to date.
+pub(crate) static MIGRATIONS: sqlx::migrate::Migrator =
+    sqlx::migrate!("../migrations/coord/sqlite");
 
 /// Readers beside the writer: enough for two cores.
 const READERS: u32 = 4;
@@ -178,18 +186,21 @@ impl Store for SqliteStore {
         mesh: &MeshId,
         recipient: &PublicKey,
         conn: ConnId,
+        urgent_only: bool,
         now: UnixMillis,
     ) -> Result<Waiting> {
         let row = sqlx::query(
             "SELECT MIN(claim_until) AS next,
                     MAX(claim IS NOT NULL AND claim <> ?1 AND claim_until > ?4) AS elsewhere
              FROM deliveries
-             WHERE mesh = ?2 AND recipient = ?3 AND state = 0 AND expires_at > ?4",
+             WHERE mesh = ?2 AND recipient = ?3 AND state = 0 AND expires_at > ?4
+               AND priority <= ?5",
         )
         .bind(int(conn))
         .bind(&mesh.0[..])
         .bind(&recipient.0[..])
         .bind(int(now))
+        .bind(queue::lowest(urgent_only))
         .fetch_one(&self.read)
         .await?;
         let elsewhere: Option<i64> = row.try_get("elsewhere")?;
@@ -208,12 +219,33 @@ impl Store for SqliteStore {
             .bind(id.to_string())
             .fetch_optional(&self.read)
             .await?;
-        row.map(|r| {
-            let hash: &[u8] = r.try_get("hash")?;
-            let hash = Hash::try_from(hash).map_err(|_| StoreError::Corrupt("hash"))?;
-            Ok((hash, state::public(r.try_get("state")?)))
-        })
-        .transpose()
+        row.as_ref().map(accepted_row).transpose()
+    }
+
+    async fn delegate(&self, mesh: &MeshId, key: &PublicKey) -> Result<Option<DelegateRow>> {
+        leases::find(&self.read, mesh, key).await
+    }
+
+    async fn ended_with_mail(
+        &self,
+        mesh: &MeshId,
+        member: &PublicKey,
+        now: UnixMillis,
+    ) -> Result<Vec<PublicKey>> {
+        leases::ended_with_mail(&self.read, mesh, member, now).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseRow>> {
+        let rows = sqlx::query("SELECT * FROM leases ORDER BY mesh, key");
+        rows.fetch_all(&self.read).await?.iter().map(lease_row).collect()
+    }
+
+    async fn groups_of(
+        &self,
+        mesh: &MeshId,
+        members: &[PublicKey],
+    ) -> Result<Vec<(PublicKey, Vec<u8>)>> {
+        groups::of(&self.read, mesh, members).await
     }
 
     async fn queue_depth(&self) -> Result<u64> {

@@ -1,19 +1,31 @@
 //! Values as SQLite has them.
 
+use meshwire_signaling::attest::IdentityKind;
+use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::invite::Role;
-use meshwire_signaling::{EnvelopeId, MeshId, PublicKey, UnixMillis};
+use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::{InviteRow, MemberRow, Result, StoreError};
+use crate::store::{DelegateRow, InviteRow, LeaseRow, MemberRow, Result, StoreError, state};
 
 pub(super) const SELECT_MEMBER: &str = "SELECT * FROM members WHERE mesh = ? AND key = ?";
 pub(super) const SELECT_INVITE: &str = "SELECT * FROM invites WHERE invite = ?";
 
 /// The rows that say what became of one envelope.
 pub(super) const SELECT_ACCEPTED: &str = "SELECT a.hash AS hash,
-            (SELECT MIN(d.state) FROM deliveries d WHERE d.seq = a.seq) AS state
+            (SELECT CASE MIN(d.state) WHEN 0 THEN 0 ELSE MAX(d.state) END
+             FROM deliveries d WHERE d.seq = a.seq) AS state
      FROM accepted a WHERE a.mesh = ? AND a.author = ? AND a.id = ?";
+
+/// The hash and state of a [`SELECT_ACCEPTED`] row; as [`state::least_advanced`].
+pub(super) fn accepted_row(row: &SqliteRow) -> Result<(Hash, MessageState)> {
+    let hash: &[u8] = row.try_get("hash")?;
+    let hash = Hash::try_from(hash).map_err(|_| StoreError::Corrupt("hash"))?;
+    // Its deliveries are forgotten a moment before it.
+    let state = row.try_get::<Option<i64>, _>("state")?.unwrap_or(state::EXPIRED);
+    Ok((hash, state::public(state)))
+}
 
 /// SQLite's integers are signed; ours stay below 2^53.
 pub(super) fn int(n: u64) -> i64 {
@@ -68,6 +80,8 @@ pub(super) fn member_row(row: &SqliteRow) -> Result<MemberRow> {
         invite: invite.map_err(|_| StoreError::Corrupt("invite"))?,
         joined_at: time(row, "joined_at")?,
         seen_at: maybe_time(row, "seen_at")?,
+        about: row.try_get("about")?,
+        hidden: row.try_get("hidden")?,
     })
 }
 
@@ -82,5 +96,46 @@ pub(super) fn invite_row(row: &SqliteRow) -> Result<InviteRow> {
         expires_at: time(row, "expires_at")?,
         created_at: time(row, "created_at")?,
         revoked_at: maybe_time(row, "revoked_at")?,
+    })
+}
+
+pub(super) fn kind_word(kind: IdentityKind) -> &'static str {
+    match kind {
+        IdentityKind::Member => "member",
+        IdentityKind::Session => "session",
+        IdentityKind::Service => "service",
+    }
+}
+
+fn kind(row: &SqliteRow) -> Result<IdentityKind> {
+    match row.try_get("kind")? {
+        "member" => Ok(IdentityKind::Member),
+        "session" => Ok(IdentityKind::Session),
+        "service" => Ok(IdentityKind::Service),
+        _ => Err(StoreError::Corrupt("kind")),
+    }
+}
+
+pub(super) fn delegate_row(row: &SqliteRow) -> Result<DelegateRow> {
+    let expires_at = time(row, "expires_at")?;
+    Ok(DelegateRow { member: key(row, "member")?, kind: kind(row)?, expires_at })
+}
+
+pub(super) fn lease_row(row: &SqliteRow) -> Result<LeaseRow> {
+    let instance = |column| -> Result<InstanceId> {
+        let bytes: &[u8] = row.try_get(column)?;
+        InstanceId::try_from(bytes).map_err(|_| StoreError::Corrupt(column))
+    };
+    Ok(LeaseRow {
+        mesh: mesh(row)?,
+        key: key(row, "key")?,
+        member: key(row, "member")?,
+        kind: kind(row)?,
+        instance: instance("instance")?,
+        lease: instance("lease")?,
+        since: time(row, "since")?,
+        about: row.try_get("about")?,
+        attestation: row.try_get("attestation")?,
+        features: row.try_get("features")?,
     })
 }

@@ -1,0 +1,264 @@
+use super::*;
+use meshwire_signaling::SecretKey;
+use meshwire_signaling::frame::close;
+
+const MESH: MeshId = MeshId([1; 32]);
+const GRACE: u64 = 90_000;
+
+fn presence(max: usize) -> Presence {
+    Presence::new(max, GRACE)
+}
+
+fn now(tick: u64) -> Now {
+    Now { tick, unix: 1_000_000 + tick, lease: InstanceId([9; 16]) }
+}
+
+fn key(n: u8) -> PublicKey {
+    PublicKey([n; 32])
+}
+
+fn at(conn: ConnId, member: u8, instance: u8) -> Attach {
+    Attach {
+        conn,
+        mesh: MESH,
+        member: key(member),
+        key: key(member),
+        kind: IdentityKind::Member,
+        instance: InstanceId([instance; 16]),
+        about: About::default(),
+        attestation: None,
+        features: Vec::new(),
+    }
+}
+
+/// A session with a socket of its own.
+fn own(conn: ConnId, member: u8, session: u8) -> Attach {
+    let kind = IdentityKind::Session;
+    Attach { key: key(session), kind, attestation: Some(word()), ..at(conn, member, 1) }
+}
+
+fn word() -> Signed {
+    let domain = meshwire_signaling::sign::domains::ATTESTATION;
+    Signed::new(&SecretKey::from_seed(&[7; 32]), domain, &"a member's word")
+}
+
+fn session(conn: ConnId, n: u8) -> Bind {
+    Bind { conn, key: key(n), kind: IdentityKind::Session, attestation: word() }
+}
+
+fn of(member: u8, n: u8) -> Moved {
+    let kind = if member == n { IdentityKind::Member } else { IdentityKind::Session };
+    Moved { mesh: MESH, key: key(n), member: key(member), kind }
+}
+
+fn joined(member: u8, n: u8) -> Effect {
+    Effect::Joined(of(member, n))
+}
+
+fn left(member: u8, n: u8) -> Effect {
+    Effect::Left(of(member, n))
+}
+
+fn closed(conn: ConnId, code: u16, reason: &'static str) -> Effect {
+    Effect::Close { conn, code, reason }
+}
+
+fn coming(p: &mut Presence, a: Attach, tick: u64) -> (bool, Vec<Effect>) {
+    let (attached, effects) = p.attach(a, now(tick));
+    (attached.unwrap().resumed, effects)
+}
+
+#[test]
+fn coming_and_going_is_told_once() {
+    let mut p = presence(10);
+    assert_eq!(coming(&mut p, at(1, 1, 1), 0), (false, vec![joined(1, 1)]));
+    assert_eq!(p.detach(1, 1_000), vec![key(1)]);
+    assert!(p.is_empty() && p.is_there(&MESH, &key(1)) && p.holder(&MESH, &key(1)).is_none());
+    assert_eq!(p.next_deadline(), Some(91_000));
+    assert_eq!(p.poll(90_999), vec![]);
+    assert_eq!(p.poll(91_000), vec![left(1, 1)]);
+    assert_eq!((p.poll(1 << 40), p.detach(1, 0)), (vec![], vec![]));
+    assert!(!p.is_there(&MESH, &key(1)) && p.held.is_empty() && p.of_member.is_empty());
+}
+
+#[test]
+fn coming_back_in_time_is_silent_and_keeps_age_words_and_lease() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    p.bind(session(1, 5), now(5)).0.unwrap();
+    let about = About { summary: Some("busy".into()), ..About::default() };
+    assert!(p.set_about(&MESH, &key(5), about.clone()));
+    p.detach(1, 10);
+    assert_eq!(coming(&mut p, at(2, 1, 1), 90_009), (true, vec![]));
+    let (bound, effects) = p.bind(session(2, 5), now(90_009));
+    assert_eq!((bound.unwrap().resumed, effects), (true, vec![]));
+    assert_eq!(p.about(&MESH, &key(5)), Some(&about));
+    let presences = p.presences(&MESH, &key(1));
+    assert_eq!(presences.iter().map(|i| i.since).collect::<Vec<_>>(), [1_000_000, 1_000_005]);
+    assert_eq!((p.poll(1 << 40), p.next_deadline()), (vec![], None));
+}
+
+#[test]
+fn the_same_instance_replaces_silently_with_all_it_has() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    p.bind(session(1, 5), now(0)).0.unwrap();
+    let replaced = closed(1, close::NORMAL, "session_replaced");
+    assert_eq!(coming(&mut p, at(2, 1, 1), 0), (true, vec![replaced]));
+    assert_eq!(p.bind(session(2, 5), now(1)).1, vec![], "a session moves over silently too");
+    assert_eq!(p.detach(1, 0), vec![], "the old socket's end changes nothing");
+    assert_eq!(p.holder(&MESH, &key(1)), Some(2));
+    assert_eq!(p.poll(1 << 40), vec![]);
+}
+
+#[test]
+fn another_instance_is_refused_while_one_lives_and_takes_over_in_grace() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    let refused = (Err(Refused::OtherInstance), vec![Effect::Warn { conn: 1 }]);
+    assert_eq!(p.attach(at(2, 1, 9), now(0)), refused);
+    p.detach(1, 0);
+    assert_eq!(coming(&mut p, at(2, 1, 9), 1), (false, vec![left(1, 1), joined(1, 1)]));
+}
+
+#[test]
+fn bye_and_unbind_end_at_once() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    p.bind(session(1, 5), now(0)).0.unwrap();
+    p.bind(session(1, 6), now(0)).0.unwrap();
+    assert_eq!(p.unbind(1, &key(5)), Some(left(1, 5)));
+    assert_eq!((p.unbind(1, &key(5)), p.unbind(1, &key(1))), (None, None));
+    assert_eq!(p.bye(1), vec![left(1, 1), left(1, 6)]);
+    assert_eq!((p.detach(1, 0), p.poll(1 << 40)), (vec![], vec![]));
+}
+
+#[test]
+fn nobody_binds_or_attaches_what_is_anothers() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    coming(&mut p, at(2, 2, 1), 0);
+    p.bind(session(1, 5), now(0)).0.unwrap();
+    assert_eq!(p.bind(session(2, 5), now(0)), (Err(Refused::Foreign), vec![]));
+    assert_eq!(p.attach(own(3, 2, 5), now(0)), (Err(Refused::Foreign), vec![]));
+    p.detach(1, 0);
+    assert_eq!(p.bind(session(2, 5), now(0)), (Err(Refused::Foreign), vec![]), "nor in grace");
+    assert_eq!(p.bind(session(1, 5), now(0)), (Err(Refused::Gone), vec![]));
+}
+
+#[test]
+fn a_session_moves_between_its_own_socket_and_its_members() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    assert_eq!(coming(&mut p, own(2, 1, 5), 0), (false, vec![joined(1, 5)]));
+    let (bound, effects) = p.bind(session(1, 5), now(0));
+    assert!(bound.unwrap().resumed);
+    assert_eq!(effects, vec![closed(2, close::NORMAL, "session_replaced")]);
+    assert_eq!(p.detach(2, 0), vec![]);
+    assert_eq!(p.holder(&MESH, &key(5)), Some(1));
+}
+
+#[test]
+fn defect_7_a_full_mesh_takes_its_own_members_back() {
+    let mut p = presence(2);
+    coming(&mut p, at(1, 1, 1), 0);
+    coming(&mut p, at(2, 2, 1), 0);
+    assert_eq!(p.attach(at(3, 3, 1), now(0)).0, Err(Refused::Capacity));
+    assert!(p.attach(at(4, 1, 1), now(0)).0.is_ok(), "a reconnect is no newcomer");
+    p.detach(2, 0);
+    assert!(p.attach(at(5, 3, 1), now(0)).0.is_ok(), "a lease in grace takes no room");
+    assert!(p.attach(at(6, 2, 1), now(0)).0.is_ok(), "and its member comes back all the same");
+}
+
+#[test]
+fn who_hears_of_whom() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    coming(&mut p, at(2, 2, 1), 0);
+    coming(&mut p, own(3, 1, 5), 0);
+    p.bind(session(1, 6), now(0)).0.unwrap();
+    let hears = |moved: Moved| {
+        let mut conns = p.audience(&moved);
+        conns.sort_unstable();
+        conns
+    };
+    assert_eq!(hears(of(1, 1)), [2], "a member's coming: the other members");
+    assert_eq!(hears(of(1, 6)), [2, 3], "a session's: its siblings too");
+    assert_eq!(hears(of(1, 5)), [1, 2]);
+}
+
+#[test]
+fn a_restored_lease_is_waited_for() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    let lease = p.lease(&MESH, &key(1)).unwrap();
+    let mut next_run = presence(10);
+    next_run.restore(MESH, key(1), lease, 5);
+    assert_eq!(next_run.next_deadline(), Some(90_005));
+    assert_eq!(coming(&mut next_run, at(1, 1, 1), 90_004), (true, vec![]));
+    assert_eq!(next_run.poll(1 << 40), vec![]);
+}
+
+/// Every row of the table in `admin`, by connection, binding and grace.
+#[test]
+fn kick_and_disconnect_have_their_truth_table() {
+    let there = || {
+        let mut p = presence(10);
+        coming(&mut p, at(1, 1, 1), 0);
+        p.bind(session(1, 5), now(0)).0.unwrap();
+        coming(&mut p, own(2, 1, 6), 0);
+        coming(&mut p, at(3, 2, 1), 0);
+        p.bind(session(3, 7), now(0)).0.unwrap();
+        p.detach(3, 0);
+        p
+    };
+    let unbound = |conn, n, reason| Effect::Unbound { conn, key: key(n), reason };
+    let run = |n: u8, kick| there().disconnect(&MESH, &Who::Keys(vec![key(n)]), kick, 10);
+    let soft = run(1, false);
+    assert_eq!(soft.affected, [key(1), key(5), key(6)]);
+    assert_eq!(
+        soft.effects,
+        [
+            closed(1, close::NORMAL, "disconnected"),
+            unbound(1, 5, UnboundReason::Disconnected),
+            closed(2, close::NORMAL, "disconnected"),
+        ]
+    );
+    let hard = run(1, true);
+    assert_eq!((hard.affected, hard.skipped), (vec![key(5), key(6)], vec![key(1)]));
+    assert_eq!(hard.ended, [(key(5), key(1)), (key(6), key(1))]);
+    assert_eq!(
+        hard.effects,
+        [
+            unbound(1, 5, UnboundReason::Kicked),
+            left(1, 5),
+            closed(2, close::KICKED, "kicked"),
+            left(1, 6),
+        ]
+    );
+    assert_eq!(run(5, false).affected, [key(5)], "one session alone");
+    let graced = run(2, false);
+    assert_eq!((graced.affected.len(), graced.skipped.len(), graced.effects.len()), (0, 0, 0));
+    let graced = run(2, true);
+    assert_eq!((graced.affected, graced.skipped), (vec![key(7)], vec![key(2)]));
+    assert_eq!(graced.effects, [left(2, 7)]);
+    let all = there().disconnect(&MESH, &Who::AllBut(key(1)), true, 0);
+    assert_eq!((all.affected, all.skipped), (vec![key(7)], vec![key(2)]));
+    assert_eq!(run(99, true), Disconnected::default());
+    let elsewhere = Who::Keys(vec![key(1)]);
+    assert_eq!(there().disconnect(&MeshId([2; 32]), &elsewhere, true, 0), Disconnected::default());
+}
+
+#[test]
+fn defect_6_the_kicked_and_the_replaced_leave_no_count_behind_and_are_told() {
+    let mut p = presence(3);
+    for round in 0..50 {
+        coming(&mut p, at(10 * round + 1, 1, 1), round);
+        coming(&mut p, own(10 * round + 2, 2, 5), round);
+        let kicked = p.disconnect(&MESH, &Who::Keys(vec![key(5)]), true, round);
+        assert!(kicked.effects.contains(&left(2, 5)));
+        p.detach(10 * round + 2, round);
+        assert_eq!(p.per_mesh.get(&MESH).map_or(0, |c| c.len()), 1);
+    }
+    assert_eq!((p.len(), p.held.len(), p.of_member.len()), (1, 1, 1));
+}
