@@ -72,10 +72,15 @@ impl Inner {
     }
 
     /// Takes a send of a member's rate, or says when there will be one.
-    pub(crate) fn take_token(&self, mesh: MeshId, member: PublicKey) -> Result<(), u64> {
+    pub(crate) fn take_tokens(
+        &self,
+        mesh: MeshId,
+        member: PublicKey,
+        tokens: u64,
+    ) -> Result<(), u64> {
         let now = self.tick();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.take(&(mesh, member), now)
+        rates.take_many(&(mesh, member), tokens, now)
     }
 
     /// Takes one answer that nothing else bounds; false if a member gives too many.

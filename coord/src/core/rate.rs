@@ -31,6 +31,14 @@ impl<K: Hash + Eq + Clone> RateLimiter<K> {
     /// # Errors
     /// The wait in milliseconds.
     pub fn take(&mut self, key: &K, now_ms: u64) -> Result<(), u64> {
+        self.take_many(key, 1, now_ms)
+    }
+
+    /// Takes `tokens` at once, or none. More than the bucket holds count as all that it holds.
+    ///
+    /// # Errors
+    /// The wait in milliseconds.
+    pub fn take_many(&mut self, key: &K, tokens: u64, now_ms: u64) -> Result<(), u64> {
         let full = self.per_second.saturating_mul(1_000);
         if self.buckets.len() >= self.capacity && !self.buckets.contains_key(key) {
             let per_second = self.per_second;
@@ -43,11 +51,12 @@ impl<K: Hash + Eq + Clone> RateLimiter<K> {
             self.buckets.entry(key.clone()).or_insert(Bucket { millitokens: full, at_ms: now_ms });
         let have = refill(bucket, now_ms, self.per_second, full);
         bucket.at_ms = now_ms.max(bucket.at_ms);
-        if have < 1_000 {
+        let cost = tokens.saturating_mul(1_000).min(full);
+        if have < cost {
             bucket.millitokens = have;
-            return Err((1_000 - have).div_ceil(self.per_second).max(1));
+            return Err((cost - have).div_ceil(self.per_second).max(1));
         }
-        bucket.millitokens = have - 1_000;
+        bucket.millitokens = have - cost;
         Ok(())
     }
 }
@@ -71,6 +80,16 @@ mod tests {
         assert_eq!(r.take(&"a", 100), Ok(()));
         assert!(r.take(&"b", 100).is_ok(), "keys are apart");
         assert_eq!((0..50).filter(|_| r.take(&"a", 10_000).is_ok()).count(), 10);
+    }
+
+    #[test]
+    fn many_at_once_wait_for_all_of_them_and_never_for_more_than_there_can_be() {
+        let mut r = RateLimiter::new(10, 8);
+        assert_eq!(r.take_many(&"a", 8, 0), Ok(()));
+        assert_eq!(r.take_many(&"a", 4, 0), Err(200));
+        assert_eq!(r.take_many(&"a", 4, 200), Ok(()));
+        assert_eq!(r.take_many(&"a", u64::MAX, 200), Err(1_000));
+        assert_eq!(r.take_many(&"a", u64::MAX, 1_200), Ok(()));
     }
 
     #[test]

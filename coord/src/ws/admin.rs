@@ -6,7 +6,7 @@ use meshwire_signaling::frame::{
     Unbind, code,
 };
 use meshwire_signaling::group::{GroupAction, GroupError, GroupStatement};
-use meshwire_signaling::limits::{MAX_DISCONNECT, MAX_GROUPS};
+use meshwire_signaling::limits::{MAX_DISCONNECT, MAX_GROUPS, SKEW, ms};
 use meshwire_signaling::{PublicKey, codec};
 
 use super::complete::unavailable;
@@ -99,6 +99,11 @@ pub(super) async fn set_group(conn: &Shared, ask: SetGroup) -> Result<Frame, Err
         };
         refuse(code, e.to_string())
     })?;
+    if statement.at > conn.inner.net.unix_ms().saturating_add(ms(SKEW)) {
+        // It would outlive every honest one.
+        let text = "the statement's time lies in the future: check the clock";
+        return Err(refuse(code::TIMESTAMP_SKEW, text));
+    }
     let (mesh, member, bytes) = (conn.mesh, conn.member, codec::to_msgpack(&ask.statement));
     let stored = conn
         .inner

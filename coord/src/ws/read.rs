@@ -35,6 +35,9 @@ const MAX_MALFORMED: u32 = 32;
 /// Identities of one connection: each comes and goes before everybody in the mesh.
 const MAX_IDENTITIES: usize = 64;
 
+/// Wraps of a group send that count as one request.
+const WRAPS_PER_TOKEN: u64 = 50;
+
 type Due = mpsc::Sender<Completion>;
 
 /// Reads until the socket ends, goes stale, or is closed from our side. Returns how to close it.
@@ -126,7 +129,7 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
     | Frame::InviteRevoke(InviteRevoke { req, .. }) = &frame
         && let Err(refused) = member_only(conn, *req)
     {
-        return Some(refused);
+        return Some(refused.into());
     }
     match frame {
         Frame::Send(send) => self::send(conn, send, due).await,
@@ -210,17 +213,22 @@ fn request(frame: &Frame) -> Option<u64> {
 
 /// Only a member itself manages invites and binds further identities: a session's capabilities may
 /// be narrower than its member's.
-fn member_only(conn: &Shared, req: u64) -> Result<(), Frame> {
+fn member_only(conn: &Shared, req: u64) -> Result<(), ErrorFrame> {
     if conn.kind == IdentityKind::Member {
         return Ok(());
     }
     let text = "only a member's own connection may ask for this, not a session's or service's";
-    Err(ErrorFrame::permanent(code::FORBIDDEN, text).to_req(Some(req)).into())
+    Err(ErrorFrame::permanent(code::FORBIDDEN, text).to_req(Some(req)))
 }
 
 /// Takes a request off the member's rate.
 fn allowed(conn: &Shared) -> Result<(), ErrorFrame> {
-    conn.inner.take_token(conn.mesh, conn.member).map_err(|wait| {
+    charged(conn, 1)
+}
+
+/// Takes so many requests off the member's rate.
+fn charged(conn: &Shared, tokens: u64) -> Result<(), ErrorFrame> {
+    conn.inner.take_tokens(conn.mesh, conn.member, tokens).map_err(|wait| {
         let rate = conn.inner.policy.rate;
         let text = format!("more than {rate} requests per second: slow down");
         ErrorFrame::transient(code::RATE_LIMITED, text, wait)
@@ -235,8 +243,12 @@ async fn send(conn: &Shared, mut send: Send, due: &Due) -> Option<Frame> {
     let inner = &conn.inner;
     let req = send.req;
     let now = inner.net.unix_ms();
+    // Each recipient is a row to write: a large group costs more than a letter.
+    let price = 1 + send.envelope.wraps.len() as u64 / WRAPS_PER_TOKEN;
+    let mut paid = charged(conn, price);
     if send.batch.is_some() {
-        let whole = allowed(conn).and_then(|()| conn.batches().add(send));
+        let whole = paid.and_then(|()| conn.batches().add(send));
+        paid = Ok(());
         send = match whole {
             Ok(Some(whole)) => whole,
             Ok(None) => return Some(OkFrame { req }.into()),
@@ -244,7 +256,7 @@ async fn send(conn: &Shared, mut send: Send, due: &Due) -> Option<Frame> {
         };
     }
     let by = |key: &PublicKey| author(conn, key);
-    let plan = allowed(conn)
+    let plan = paid
         .and_then(|()| accept::plan(&mut send, &conn.mesh, &conn.member, by, now))
         .and_then(|plan| match &plan.to {
             Recipients::One { key, .. }
@@ -336,13 +348,13 @@ fn delivery(
     author: PublicKey,
     id: meshwire_signaling::EnvelopeId,
     by: PublicKey,
-) -> Result<DeliveryRef, Frame> {
+) -> Result<DeliveryRef, ErrorFrame> {
     // For its ended sessions a member answers.
     if conn.inner.registry.speaks_for(conn.id, &by) || conn.orphans().contains(&by) {
         return Ok(DeliveryRef { mesh: conn.mesh, author, id, recipient: by });
     }
     let text = "the receipt's key is none of this connection's identities";
-    Err(ErrorFrame { id: Some(id), ..ErrorFrame::permanent(code::NOT_YOURS, text) }.into())
+    Err(ErrorFrame { id: Some(id), ..ErrorFrame::permanent(code::NOT_YOURS, text) })
 }
 
 async fn client_ack(conn: &Shared, ack: ClientAck, due: &Due) -> Option<Frame> {
@@ -351,7 +363,7 @@ async fn client_ack(conn: &Shared, ack: ClientAck, due: &Due) -> Option<Frame> {
         return Some(ErrorFrame::permanent(code::MALFORMED, text).into());
     }
     match delivery(conn, ack.from, ack.id, ack.receipt.by) {
-        Err(error) => Some(error),
+        Err(error) => Some(error.into()),
         Ok(d) => {
             answer(conn, d, Verdict::Delivered, Some(ack.receipt), due).await;
             None
@@ -374,7 +386,7 @@ fn unfit(conn: &Shared, receipt: &Receipt, by: &PublicKey) -> Option<&'static st
 
 async fn client_nack(conn: &Shared, nack: ClientNack, due: &Due) -> Option<Frame> {
     let d = match delivery(conn, nack.from, nack.id, nack.by) {
-        Err(error) => return Some(error),
+        Err(error) => return Some(error.into()),
         Ok(d) => d,
     };
     if nack.permanent {

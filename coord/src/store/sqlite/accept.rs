@@ -155,14 +155,17 @@ async fn required(
     name: &str,
     limit: usize,
 ) -> Result<Vec<PublicKey>> {
-    const EVERYBODY: &str = "SELECT key FROM members
+    const EVERYBODY: &str = "SELECT key FROM members INDEXED BY members_listed
          WHERE mesh = ?1 AND hidden = 0 AND key <> ?2 ORDER BY key LIMIT ?3";
     // The group and those below it: `ops`, and from `ops/` on what sorts before `ops0`.
-    const GROUP: &str = "SELECT DISTINCT m.key AS key
-         FROM group_statements g JOIN members m ON m.mesh = g.mesh AND m.key = g.member
-         WHERE g.mesh = ?1 AND g.joined = 1 AND m.hidden = 0 AND m.key <> ?2
-           AND (g.name = ?4 OR (g.name > ?4 || '/' AND g.name < ?4 || '0'))
-         ORDER BY m.key LIMIT ?3";
+    const GROUP: &str = "SELECT key FROM members
+         WHERE mesh = ?1 AND hidden = 0 AND key <> ?2 AND key IN
+           (SELECT member FROM group_statements INDEXED BY groups_joined
+            WHERE mesh = ?1 AND joined = 1 AND name = ?4
+            UNION ALL
+            SELECT member FROM group_statements INDEXED BY groups_joined
+            WHERE mesh = ?1 AND joined = 1 AND name > ?4 || '/' AND name < ?4 || '0')
+         ORDER BY key LIMIT ?3";
     let query = sqlx::query(if name == ALL { EVERYBODY } else { GROUP })
         .bind(&plan.mesh.0[..])
         .bind(&plan.member.0[..])

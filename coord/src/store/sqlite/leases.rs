@@ -103,7 +103,7 @@ pub(super) async fn ended_with_mail(
     now: UnixMillis,
 ) -> Result<Vec<PublicKey>> {
     let rows = sqlx::query(
-        "SELECT g.key AS key FROM delegates g
+        "SELECT g.key AS key FROM delegates g INDEXED BY delegates_of_member
          WHERE g.mesh = ?1 AND g.member = ?2 AND g.expires_at <= ?3 AND EXISTS
            (SELECT 1 FROM deliveries d WHERE d.mesh = ?1 AND d.recipient = g.key AND d.state = 0
               AND d.expires_at > ?3)
