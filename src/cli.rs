@@ -8,10 +8,10 @@ use std::sync::Arc;
 use clap::{ArgAction, Parser, Subcommand};
 use meshwire_transport::net::OsNet;
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
 
 use crate::context::Context;
 use crate::exit::{self, Exit, Failed};
+use crate::logging::{self, LogFormat};
 use crate::output::Out;
 use crate::verbs;
 
@@ -41,6 +41,16 @@ pub(crate) struct Cli {
     /// Log more to stderr; twice for everything (RUST_LOG has the last word)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+    /// How the log on stderr is written
+    #[arg(
+        long,
+        global = true,
+        env = "MESHWIRE_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    log_format: LogFormat,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -56,22 +66,33 @@ enum Verb {
     Status(verbs::status::Args),
     Peers(verbs::peers::Args),
     Send(verbs::send::Args),
+    Broadcast(verbs::send::Broadcast),
     Inbox(verbs::inbox::Args),
     Message(verbs::message::Args),
     Outbox(verbs::outbox::Args),
+    Group(verbs::group::Args),
+    Session(verbs::session::Args),
+    Set(verbs::set::Args),
+    Kick(verbs::kick::Args),
+    Disconnect(verbs::disconnect::Args),
+    Ping(verbs::ping::Args),
     Verify(verbs::verify::Args),
     Demo(verbs::demo::Args),
+    Doctor(verbs::doctor::Args),
+    Completions(verbs::completions::Args),
+    Man(verbs::man::Args),
 }
 
 impl Verb {
     /// Whether the verb is a service, whose log tells what it does.
     fn serves(&self) -> bool {
-        matches!(self, Self::Broker(_)) || matches!(self, Self::Up(up) if up.foreground)
+        matches!(self, Self::Broker(b) if b.serves())
+            || matches!(self, Self::Up(up) if up.foreground)
     }
 
     /// Whether the verb knows itself what a signal means.
     fn minds_signals(&self) -> bool {
-        let follows = matches!(self, Self::Inbox(inbox) if inbox.follow);
+        let follows = matches!(self, Self::Inbox(inbox) if inbox.follows());
         self.serves() || follows || matches!(self, Self::Demo(_))
     }
 
@@ -86,11 +107,21 @@ impl Verb {
             Self::Status(args) => verbs::status::run(cx, args).await,
             Self::Peers(args) => verbs::peers::run(cx, args).await,
             Self::Send(args) => verbs::send::run(cx, args).await,
+            Self::Broadcast(args) => verbs::send::broadcast(cx, args).await,
             Self::Inbox(args) => verbs::inbox::run(cx, args).await,
             Self::Message(args) => verbs::message::run(cx, args).await,
             Self::Outbox(args) => verbs::outbox::run(cx, args).await,
+            Self::Group(args) => verbs::group::run(cx, args).await,
+            Self::Session(args) => verbs::session::run(cx, args).await,
+            Self::Set(args) => verbs::set::run(cx, args).await,
+            Self::Kick(args) => verbs::kick::run(cx, args).await,
+            Self::Disconnect(args) => verbs::disconnect::run(cx, args).await,
+            Self::Ping(args) => verbs::ping::run(cx, args).await,
             Self::Verify(args) => verbs::verify::run(cx, args).await,
             Self::Demo(args) => verbs::demo::run(cx, args).await,
+            Self::Doctor(args) => verbs::doctor::run(cx, args).await,
+            Self::Completions(args) => verbs::completions::run(cx, &args),
+            Self::Man(args) => verbs::man::run(cx, args),
         }
     }
 }
@@ -107,9 +138,9 @@ async fn cancellable(verb: impl Future<Output = anyhow::Result<Exit>>) -> anyhow
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> ExitCode {
-    let Cli { home, mesh, json, verbose, verb } = cli;
-    log(verbose, verb.serves());
-    let context = Context::new(home, mesh, Out::new(json), verbose, Arc::new(OsNet));
+    let Cli { home, mesh, json, verbose, log_format, verb } = cli;
+    log(log_format, verbose, verb.serves());
+    let context = Context::new(home, mesh, Out::new(json), verbose, log_format, Arc::new(OsNet));
     let ended = match Runtime::new() {
         Ok(runtime) => {
             let minds_signals = verb.minds_signals();
@@ -129,7 +160,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 }
 
 /// Logs to stderr, away from what verbs answer.
-fn log(verbose: u8, serves: bool) {
+fn log(format: LogFormat, verbose: u8, serves: bool) {
     let default = match (verbose, serves) {
         (0, false) => "error",
         (0, true) => {
@@ -141,13 +172,7 @@ fn log(verbose: u8, serves: bool) {
         (2.., _) => "trace",
     };
     let chosen = std::env::var("RUST_LOG").ok().filter(|v| !v.is_empty());
-    let filter = EnvFilter::new(chosen.as_deref().unwrap_or(default));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal)
-        .init();
+    logging::start(format, chosen.as_deref().unwrap_or(default));
 }
 
 #[cfg(test)]

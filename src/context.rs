@@ -11,6 +11,7 @@ use meshwire_peer::core::resolve::MIN_PREFIX;
 use meshwire_peer::{Agent, Home};
 use meshwire_transport::net::Net;
 
+use crate::logging::LogFormat;
 use crate::output::Out;
 use crate::progress::Progress;
 
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) out: Out,
     /// How often `-v` was given.
     pub(crate) verbose: u8,
+    /// How the log is written.
+    pub(crate) log_format: LogFormat,
     /// The outside world.
     pub(crate) net: Arc<dyn Net>,
 }
@@ -49,20 +52,25 @@ impl Context {
         mesh: Option<String>,
         out: Out,
         verbose: u8,
+        log_format: LogFormat,
         net: Arc<dyn Net>,
     ) -> Self {
-        Self { home, mesh, out, verbose, net }
+        Self { home, mesh, out, verbose, log_format, net }
     }
 
-    /// The home: as given, else `~/.meshwire`; made if missing.
-    pub(crate) fn home(&self) -> anyhow::Result<Home> {
+    /// Where the home is: as given, else `~/.meshwire`.
+    pub(crate) fn home_path(&self) -> anyhow::Result<PathBuf> {
         let default = || {
             let home = std::env::home_dir().filter(|h| !h.as_os_str().is_empty());
             home.map(|h| h.join(".meshwire"))
         };
         let path = self.home.clone().or_else(default);
-        let path = path.context("no home folder is known: name one with --home")?;
-        Ok(Home::open(&path)?)
+        path.context("no home folder is known: name one with --home")
+    }
+
+    /// The home, made if missing.
+    pub(crate) fn home(&self) -> anyhow::Result<Home> {
+        Ok(Home::open(&self.home_path()?)?)
     }
 
     /// Asks the home's background node, or works with the home until `ask` is done.
@@ -92,7 +100,7 @@ impl Context {
                 return Ok(Holder::Free);
             }
             let client = Client::new(home.socket());
-            match client.post("/v1/status", &Done {}, Duration::ZERO).await {
+            match client.status(&Done {}).await {
                 Ok(status) => return Ok(Holder::Node(client, Box::new(status))),
                 Err(_) if self.net.now() < until => tokio::time::sleep(POLL).await,
                 Err(_) => {

@@ -37,7 +37,7 @@ pub(crate) enum Exit {
 impl From<ErrorKind> for Exit {
     fn from(kind: ErrorKind) -> Self {
         match kind {
-            ErrorKind::Timeout => Self::Failed,
+            ErrorKind::Timeout | ErrorKind::Busy => Self::Failed,
             ErrorKind::Auth => Self::Auth,
             ErrorKind::Invalid => Self::Args,
             ErrorKind::Unreachable => Self::Network,
@@ -90,6 +90,7 @@ fn word(kind: ErrorKind) -> &'static str {
         ErrorKind::Auth => "auth",
         ErrorKind::Exists => "exists",
         ErrorKind::Timeout => "timeout",
+        ErrorKind::Busy => "busy",
         ErrorKind::Io => "io",
         ErrorKind::Internal => "internal",
     }

@@ -102,22 +102,36 @@ impl Table {
         Self { head: head.to_vec(), rows: rows.into_iter().map(clean).collect() }
     }
 
-    /// Aligned under headings, or tab-separated without them.
+    /// Aligned under headings and without columns that are empty, or tab-separated as it is.
     pub(crate) fn render(&self, terminal: bool) -> String {
         if !terminal {
             let lines: Vec<String> = self.rows.iter().map(|row| row.join("\t")).collect();
             return lines.join("\n");
         }
-        let width = |column: usize| {
+        let widest = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-            widest.max(self.head.get(column).map_or(0, |h| h.len()))
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
+        let shown: Vec<usize> = (0..self.head.len()).filter(|c| widest(*c) > 0).collect();
+        let width = |c: &usize| widest(*c).max(self.head.get(*c).map_or(0, |h| h.len()));
+        let widths: Vec<usize> = shown.iter().map(width).collect();
         let head: Vec<String> = self.head.iter().map(|h| (*h).to_owned()).collect();
-        let lines = std::iter::once(&head).chain(&self.rows).map(|row| align(row, &widths));
-        lines.collect::<Vec<_>>().join("\n")
+        let cells = |row: &Vec<String>| -> Vec<String> {
+            shown.iter().filter_map(|c| row.get(*c).cloned()).collect()
+        };
+        let lines = std::iter::once(&head).chain(&self.rows);
+        lines.map(|row| align(&cells(row), &widths)).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// At most `max` characters of a text; what is left out shows.
+pub(crate) fn cut(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(max.saturating_sub(1)).collect();
+    short.push('…');
+    short
 }
 
 /// Pads cells to their columns' widths.
@@ -170,6 +184,15 @@ mod tests {
     fn tables_align_on_a_terminal_and_are_plain_in_a_pipe() {
         assert_eq!(sample().render(true), "NAME     KEY\nmünchen  1\nb\\tb     22");
         assert_eq!(sample().render(false), "münchen\t1\nb\\tb\t22");
+    }
+
+    #[test]
+    fn columns_that_say_nothing_are_for_programs_only() {
+        let row = |a: &str, b: &str| [a.to_owned(), String::new(), b.to_owned()];
+        let table = Table::new(["NAME", "WHY", "KEY"], [row("ana", "1"), row("bob", "22")]);
+        assert_eq!(table.render(true), "NAME  KEY\nana   1\nbob   22");
+        assert_eq!(table.render(false), "ana\t\t1\nbob\t\t22");
+        assert_eq!((cut("grüße", 5), cut("grüße!", 5)), ("grüße".into(), "grüß…".into()));
     }
 
     #[test]

@@ -22,6 +22,11 @@ impl Progress {
         }
         Self(bar)
     }
+
+    /// Shows another text from now on.
+    pub(crate) fn say(&self, text: String) {
+        self.0.set_message(text);
+    }
 }
 
 impl Drop for Progress {

@@ -4,7 +4,7 @@ mod common;
 
 use common::Home;
 
-const VERBS: [&[&str]; 18] = [
+const VERBS: [&[&str]; 38] = [
     &[],
     &["broker"],
     &["mesh"],
@@ -19,8 +19,28 @@ const VERBS: [&[&str]; 18] = [
     &["status"],
     &["peers"],
     &["send"],
+    &["broadcast"],
     &["inbox"],
+    &["inbox", "delete"],
     &["message", "status"],
+    &["outbox"],
+    &["outbox", "requeue"],
+    &["group"],
+    &["group", "join"],
+    &["group", "leave"],
+    &["group", "list"],
+    &["session"],
+    &["session", "start"],
+    &["session", "list"],
+    &["session", "end"],
+    &["set"],
+    &["set", "status"],
+    &["set", "summary"],
+    &["set", "profile"],
+    &["set", "visible"],
+    &["kick"],
+    &["disconnect"],
+    &["ping"],
     &["verify"],
     &["demo"],
 ];
@@ -53,6 +73,20 @@ fn arguments_that_make_no_sense_suggest_what_does() {
         (&["mesh", "create", "@all", "--broker", "http://x"], "@"),
         (&["join", "hello", "--name", "deadbeef"], "key"),
         (&["send"], "<PEER>"),
+        (&["group", "join", "Ops Team"], "ops-team?"),
+        (&["group", "list", "all"], "meshwire peers"),
+        (&["session", "start", "--caps", "gruop", "--", "true"], "'group'"),
+        (&["session", "start", "--caps", "none,dm", "--", "true"], "alone"),
+        (&["session", "start"], "<COMMAND>"),
+        (&["set", "status", "bussy"], "idle"),
+        (&["set", "profile"], "--title"),
+        (&["set", "status", "dnd", "--for", "30 mins"], "30m?"),
+        (&["kick"], "<PEER>"),
+        (&["kick", "--all"], "--yes"),
+        (&["disconnect", "bob", "--all"], "--all"),
+        (&["inbox", "--since", "2026-13-01"], "2026-11-21"),
+        (&["inbox", "delete"], "--before"),
+        (&["inbox", "delete", "--all"], "--yes"),
         (&[], "Usage"),
     ] {
         let said = home.text(args);

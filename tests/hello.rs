@@ -13,7 +13,9 @@ mod tls;
 
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::Encoding;
-use meshwire_signaling::frame::{Frame, HelloBody, Peers, PresenceEvent, close, code, feature};
+use meshwire_signaling::frame::{
+    Bye, Frame, HelloBody, Peers, PresenceEvent, close, code, feature,
+};
 use meshwire_signaling::invite::Role;
 use meshwire_signaling::sign::{Signed, domains};
 use meshwire_signaling::{Hash, MeshId, PublicKey};
@@ -43,7 +45,15 @@ async fn a_valid_hello_is_welcome_in_both_encodings() {
         assert_eq!((a.ack.name.as_str(), a.ack.role), ("ana", Role::Owner));
         assert_eq!(a.ack.broker, world.broker.key());
         let features: Vec<_> = a.ack.features.keys().map(String::as_str).collect();
-        assert_eq!(features, [feature::DEDUPE, feature::RECEIPTS]);
+        let mut all = [
+            feature::DEDUPE,
+            feature::RECEIPTS,
+            feature::GROUPS,
+            feature::DELEGATES,
+            feature::LEASE,
+        ];
+        all.sort_unstable();
+        assert_eq!(features, all);
         let b = world.connect(&bob, encoding).await;
         assert_eq!((b.ack.name.as_str(), b.ack.role), ("bob", Role::Member));
         assert_eq!(a.peers().await.peers.len(), 2);
@@ -220,7 +230,8 @@ async fn the_same_instance_replaces_its_socket_and_nobody_hears_of_it() {
     };
     assert!(bob_online(&observer.peers().await));
     assert_eq!(observer.waiting().iter().find_map(event), None, "no flapping");
-    old.close().await;
+    // An end on purpose is one at once; any other would be told when the lease is over.
+    old.send(Bye {}).await;
     assert_eq!(observer.find(event).await, PresenceEvent::Left);
     assert!(!bob_online(&observer.peers().await));
 }

@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use meshwire_transport::net::Net;
 
-use crate::api::{
-    ApiError, CreateInvite, CreateMesh, Done, ErrorKind, Inbox, InboxMessage, Invite, InviteRow,
-    Invites, Join, ListPeers, MeshInfo, Message, MessageStatus, Outbox, Peer, Requeue,
-    SafetyNumber, Send, Status, Verify,
-};
+use crate::api::{self, ApiError, Done, ErrorKind};
 use crate::client::Client;
 use crate::home::Home;
 use crate::node::Node;
@@ -17,6 +13,69 @@ use crate::node::Node;
 /// How long a verb waits for another verb that has the home.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// Every verb of a node, once: [`Agent`]'s and [`Client`]'s calls, the local API's routes and its
+/// OpenAPI document are made from this list, by the macro that it is given to.
+///
+/// A row is `name(request) -> answer, METHOD "/path"`, each type from [`crate::api`], `[T]` for a
+/// list of them; with `, waits FIELD` where that field of the request asks to wait, in milliseconds.
+/// What only reads is GET with a query, the rest POST with JSON.
+macro_rules! verbs {
+    ($then:ident) => {
+        $then! {
+            /// How the node is.
+            status(Done) -> Status, GET "/v1/status";
+            /// Founds a mesh.
+            create_mesh(CreateMesh) -> MeshInfo, POST "/v1/meshes";
+            /// Joins a mesh.
+            join(Join) -> MeshInfo, POST "/v1/join";
+            /// Makes an invite.
+            invite(CreateInvite) -> Invite, POST "/v1/invite";
+            /// Lists invites, or ends one.
+            invites(Invites) -> [InviteRow], POST "/v1/invites";
+            /// Lists members.
+            peers(ListPeers) -> [Peer], GET "/v1/peers";
+            /// Sends a message: it is durable when this returns.
+            send(Send) -> Message, POST "/v1/send", waits timeout_ms;
+            /// Says where a message stands.
+            message(MessageStatus) -> Message, GET "/v1/message";
+            /// Lists messages that were sent.
+            outbox(Outbox) -> [Message], GET "/v1/outbox";
+            /// Sends a message anew.
+            requeue(Requeue) -> Message, POST "/v1/outbox/requeue";
+            /// Lists messages that came in, and marks them as read unless asked only to peek.
+            inbox(Inbox) -> [InboxMessage], GET "/v1/inbox", waits wait_ms;
+            /// Deletes messages that came in.
+            inbox_delete(InboxDelete) -> Deleted, POST "/v1/inbox/delete";
+            /// Starts a session for a running process.
+            start_session(StartSession) -> SessionStarted, POST "/v1/sessions";
+            /// Lists this node's sessions.
+            sessions(ListSessions) -> [Session], GET "/v1/sessions";
+            /// Ends a session.
+            end_session(EndSession) -> Session, POST "/v1/sessions/end";
+            /// Changes what we say of ourselves, or says it where nothing is to change.
+            set_presence(SetPresence) -> [Presence], POST "/v1/presence";
+            /// Joins or leaves a group.
+            set_group(SetGroup) -> Done, POST "/v1/groups";
+            /// Lists groups and who is in them.
+            groups(ListGroups) -> [Group], GET "/v1/groups";
+            /// Closes connections of others.
+            disconnect(Disconnect) -> Disconnected, POST "/v1/disconnect";
+            /// Measures the way to a peer and back.
+            ping(Ping) -> Pong, POST "/v1/ping", waits timeout_ms;
+            /// The safety number with a peer.
+            verify(Verify) -> SafetyNumber, POST "/v1/verify";
+        }
+    };
+}
+pub(crate) use verbs;
+
+/// The type of an answer in the list of verbs.
+macro_rules! answer {
+    ([$each:ident]) => { Vec<$crate::api::$each> };
+    ($one:ident) => { $crate::api::$one };
+}
+pub(crate) use answer;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -27,71 +86,50 @@ pub enum Agent {
     Remote(Client),
 }
 
-macro_rules! verbs {
-    ($($(#[$doc:meta])* $name:ident($ask:ty) -> $answer:ty, $path:literal, $wait:expr;)*) => {
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])* $name:ident($ask:ident) -> $answer:tt,
+        $method:ident $path:literal $(, waits $wait:ident)?;)*) => {
         impl Agent {
-            $($(#[$doc])*
+            $($(#[doc = $doc])*
             ///
             /// # Errors
             /// [`ApiError`].
-            pub async fn $name(&self, ask: $ask) -> Result<$answer, ApiError> {
+            pub async fn $name(&self, ask: api::$ask) -> Result<answer!($answer), ApiError> {
                 match self {
                     Self::Own(node) => node.$name(ask).await,
-                    Self::Remote(client) => {
-                        #[allow(clippy::redundant_closure_call)]
-                        let wait = Duration::from_millis(($wait)(&ask));
-                        client.post($path, &ask, wait).await
-                    }
+                    Self::Remote(client) => client.$name(&ask).await,
                 }
             })*
         }
     };
 }
-
-verbs! {
-    /// Founds a mesh.
-    create_mesh(CreateMesh) -> MeshInfo, "/v1/meshes", |_: &CreateMesh| 0;
-    /// Joins a mesh.
-    join(Join) -> MeshInfo, "/v1/join", |_: &Join| 0;
-    /// Makes an invite.
-    invite(CreateInvite) -> Invite, "/v1/invite", |_: &CreateInvite| 0;
-    /// Lists invites, or ends one.
-    invites(Invites) -> Vec<InviteRow>, "/v1/invites", |_: &Invites| 0;
-    /// Lists members.
-    peers(ListPeers) -> Vec<Peer>, "/v1/peers", |_: &ListPeers| 0;
-    /// Sends a message: it is durable when this returns.
-    send(Send) -> Message, "/v1/send", |ask: &Send| ask.timeout_ms.unwrap_or(0);
-    /// Says where a message stands.
-    message(MessageStatus) -> Message, "/v1/message", |_: &MessageStatus| 0;
-    /// Lists messages that were sent.
-    outbox(Outbox) -> Vec<Message>, "/v1/outbox", |_: &Outbox| 0;
-    /// Sends a message anew.
-    requeue(Requeue) -> Message, "/v1/outbox/requeue", |_: &Requeue| 0;
-    /// Lists messages that came in.
-    inbox(Inbox) -> Vec<InboxMessage>, "/v1/inbox", |ask: &Inbox| ask.wait_ms.unwrap_or(0);
-    /// The safety number with a peer.
-    verify(Verify) -> SafetyNumber, "/v1/verify", |_: &Verify| 0;
-    /// How the node is.
-    status(Done) -> Status, "/v1/status", |_: &Done| 0;
-}
+verbs!(calls);
 
 impl Agent {
     /// The home's background node if it runs, else this process: then the home is this process's
-    /// alone until [`Self::close`].
+    /// alone until [`Self::close`]. With `MESHWIRE_SESSION` in the environment, it is asked as that
+    /// session.
     ///
     /// # Errors
-    /// [`ApiError`]; `home_busy` if another verb does not finish.
+    /// [`ApiError`]; `home_busy` if another verb does not finish, `bad_session` where a session is
+    /// named and this process would have to do the work.
     pub async fn open(net: Arc<dyn Net>, home: &Home) -> Result<Self, ApiError> {
         let until = net.now() + LOCK_PATIENCE;
         loop {
             if let Some(lock) = home.try_lock()? {
-                return Ok(Self::Own(Node::open(net, home, lock).await?));
+                let node = Node::open(net, home, lock).await?;
+                let Some(token) = Client::session_from_env() else { return Ok(Self::Own(node)) };
+                return match node.as_session(&token) {
+                    Ok(session) => Ok(Self::Own(session)),
+                    Err(e) => {
+                        node.close().await;
+                        Err(e)
+                    }
+                };
             }
             let client = Client::new(home.socket());
-            let asked: Result<Status, _> =
-                client.post("/v1/status", &Done {}, Duration::ZERO).await;
-            match asked {
-                Ok(_) => return Ok(Self::Remote(client)),
+            match client.status(&Done {}).await {
+                Ok(_) => return Ok(Self::Remote(client.with_session(Client::session_from_env()))),
                 // Another verb has the home for a moment, or the node is just coming up.
                 Err(_) if net.now() < until => tokio::time::sleep(LOCK_POLL).await,
                 Err(e) => {
@@ -123,10 +161,7 @@ impl Agent {
     pub async fn stop(&self) -> Result<(), ApiError> {
         match self {
             Self::Own(_) => Ok(()),
-            Self::Remote(client) => {
-                let _: Done = client.post("/v1/shutdown", &Done {}, Duration::ZERO).await?;
-                Ok(())
-            }
+            Self::Remote(client) => client.shutdown().await,
         }
     }
 

@@ -5,45 +5,109 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
-use crate::api::{ApiError, ErrorKind};
+use crate::agent::{answer, verbs};
+use crate::api::{self, ApiError, Done, ErrorKind};
+use crate::local_api::{SESSION_HEADER, path};
 
 /// Largest answer: a thousand messages of 64 KiB, as JSON may double them.
 const MAX_ANSWER: usize = 256 << 20;
 /// Longest wait for an answer beyond what the request itself asked to wait.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries at a node that has too much to do.
+const BUSY: Duration = Duration::from_millis(100);
+/// Holds a session's token, for programs that [`crate::api::StartSession`] was made for.
+pub const SESSION_VARIABLE: &str = "MESHWIRE_SESSION";
 
 /// See the module's documentation.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     socket: PathBuf,
+    session: Option<Zeroizing<String>>,
 }
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])* $name:ident($ask:ident) -> $answer:tt,
+        $method:ident $path:literal $(, waits $wait:ident)?;)*) => {
+        impl Client {
+            $($(#[doc = $doc])*
+            ///
+            /// # Errors
+            /// The node's own error, or [`ErrorKind::Io`] where the socket fails.
+            pub async fn $name(&self, ask: &api::$ask) -> Result<answer!($answer), ApiError> {
+                let wait = 0 $(.max(ask.$wait.unwrap_or(0)))?;
+                self.ask(Method::$method, $path, ask, Duration::from_millis(wait)).await
+            })*
+        }
+    };
+}
+verbs!(calls);
 
 impl Client {
     /// A client of the node behind `socket`; connects with each request.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, session: None }
     }
 
-    /// Asks with a JSON body; `wait` is how long the request itself may take.
+    /// The same, asking as the session behind this token.
+    #[must_use]
+    pub fn with_session(self, session: Option<Zeroizing<String>>) -> Self {
+        Self { session, ..self }
+    }
+
+    /// The token in [`SESSION_VARIABLE`]; an empty one is none.
+    #[must_use]
+    pub fn session_from_env() -> Option<Zeroizing<String>> {
+        std::env::var(SESSION_VARIABLE).ok().filter(|t| !t.is_empty()).map(Zeroizing::new)
+    }
+
+    /// Ends the node.
     ///
     /// # Errors
     /// The node's own error, or [`ErrorKind::Io`] where the socket fails.
-    pub async fn post<B: Serialize + Sync, A: DeserializeOwned>(
+    pub async fn shutdown(&self) -> Result<(), ApiError> {
+        let Done {} = self.ask(Method::POST, path::SHUTDOWN, &Done {}, Duration::ZERO).await?;
+        Ok(())
+    }
+
+    /// Asks; `wait` is how long the request itself may take.
+    async fn ask<B: Serialize + Sync, A: DeserializeOwned>(
         &self,
+        method: Method,
         path: &str,
-        body: &B,
+        ask: &B,
         wait: Duration,
     ) -> Result<A, ApiError> {
-        let bytes = serde_json::to_vec(body).map_err(|e| fault(&e.to_string()))?;
-        let work = self.exchange(Method::POST, path, bytes);
+        let (uri, body) = if method == Method::GET {
+            let query = serde_urlencoded::to_string(ask).map_err(|e| fault(&e.to_string()))?;
+            (format!("{path}?{query}"), Bytes::new())
+        } else {
+            let body = serde_json::to_vec(ask).map_err(|e| fault(&e.to_string()))?;
+            (path.to_owned(), body.into())
+        };
+        let work = async {
+            loop {
+                match self.exchange(method.clone(), &uri, body.clone()).await {
+                    // Refused before anything was done.
+                    Err(e) if e.kind == ErrorKind::Busy => tokio::time::sleep(BUSY).await,
+                    answer => return answer,
+                }
+            }
+        };
         match timeout(PATIENCE.saturating_add(wait), work).await {
             Ok(answer) => answer,
             Err(_) => Err(self.failed(&"it does not answer")),
@@ -58,8 +122,8 @@ impl Client {
     async fn exchange<A: DeserializeOwned>(
         &self,
         method: Method,
-        path: &str,
-        body: Vec<u8>,
+        uri: &str,
+        body: Bytes,
     ) -> Result<A, ApiError> {
         #[allow(clippy::disallowed_methods)] // this machine's own socket is no network
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.failed(&e))?;
@@ -70,23 +134,24 @@ impl Client {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(io).await.map_err(|e| self.failed(&e))?;
         let driving = tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(uri)
             .header("host", "localhost")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| fault(&e.to_string()))?;
+            .header("content-type", "application/json");
+        if let Some(token) = &self.session {
+            request = request.header(SESSION_HEADER, token.as_str());
+        }
+        let request = request.body(Full::new(body)).map_err(|e| fault(&e.to_string()))?;
         let answer = sender.send_request(request).await.map_err(|e| self.failed(&e))?;
-        let ok = answer.status().is_success();
+        let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let bytes = body.map_err(|e| self.failed(&e))?.to_bytes();
         driving.abort();
-        let text = |e: serde_json::Error| fault(&format!("the node's answer: {e}"));
-        if ok {
-            serde_json::from_slice(&bytes).map_err(text)
+        if status.is_success() {
+            serde_json::from_slice(&bytes).map_err(|e| fault(&format!("the node's answer: {e}")))
         } else {
-            Err(serde_json::from_slice(&bytes).map_err(text)?)
+            Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| older(status)))
         }
     }
 }
@@ -100,4 +165,9 @@ fn same_user(stream: &UnixStream) -> std::io::Result<bool> {
 
 fn fault(text: &str) -> ApiError {
     ApiError::new(ErrorKind::Internal, "internal", text)
+}
+
+/// An error without our JSON.
+fn older(status: StatusCode) -> ApiError {
+    fault(&format!("the node answers {status}: is it older than this command? Start it anew"))
 }

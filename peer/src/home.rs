@@ -4,9 +4,12 @@
 //! HOME/            0700
 //!   node.lock      held by whoever works with this home: the background node, or one verb
 //!   node.sock      0600, the background node's socket (elsewhere if the path is too long)
+//!   api.token      0600, what clients of the local API show on TCP, once it was asked for
+//!   api.url        where that API listens, while it does
 //!   node.log       what the background node says
 //!   peer.db        0600, outbox, inbox, roster
 //!   keys/MESH.key  0600, this node's key in each mesh
+//!   keys/sessions/KEY.key  0600, the key of each running session
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -54,6 +57,11 @@ impl Home {
         Ok(Self(path))
     }
 
+    /// The folder at `path` as it is: neither made nor checked.
+    pub(crate) fn unchecked(path: &Path) -> Self {
+        Self(path.canonicalize().unwrap_or_else(|_| path.to_owned()))
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -70,6 +78,18 @@ impl Home {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.0.join("node.log")
+    }
+
+    /// What clients of the local API show on TCP.
+    #[must_use]
+    pub fn api_token(&self) -> PathBuf {
+        self.0.join("api.token")
+    }
+
+    /// Where the local API listens on TCP, while it does.
+    #[must_use]
+    pub fn api_url(&self) -> PathBuf {
+        self.0.join("api.url")
     }
 
     /// The folder of keys.

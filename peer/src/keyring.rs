@@ -1,10 +1,10 @@
-//! This node's secret keys: one per mesh, each in a file of its own.
+//! This node's secret keys: one per mesh and one per running session, each in a file of its own.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use meshwire_signaling::{MeshId, SecretKey};
+use meshwire_signaling::{MeshId, PublicKey, SecretKey};
 use meshwire_transport::net::{Net, random};
 use zeroize::Zeroizing;
 
@@ -20,6 +20,13 @@ impl Keyring {
     pub(crate) fn open(folder: PathBuf) -> Result<Self, ApiError> {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|e| io_error(&folder, &e))?;
+        let sessions = folder.join("sessions");
+        match std::fs::DirBuilder::new().mode(0o700).create(&sessions) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io_error(&sessions, &e));
+            }
+            _ => {}
+        }
         Ok(Self(folder))
     }
 
@@ -29,12 +36,7 @@ impl Keyring {
 
     /// The key for a mesh, if there is one.
     pub(crate) fn load(&self, mesh: &MeshId) -> Result<Option<SecretKey>, ApiError> {
-        let path = self.path(mesh);
-        match std::fs::read(&path).map(Zeroizing::new) {
-            Ok(text) => parse(&path, &text).map(Some),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(io_error(&path, &e)),
-        }
+        read(&self.path(mesh))
     }
 
     /// The key for a mesh, made if there is none. It is on disk before anybody hears of it, so that
@@ -51,12 +53,46 @@ impl Keyring {
 
     /// Keeps a key for a mesh, unless there is one.
     pub(crate) fn save(&self, mesh: &MeshId, key: &SecretKey) -> Result<(), ApiError> {
-        let path = self.path(mesh);
-        let text = Zeroizing::new(hex::encode(key.seed().as_slice()));
-        match write_new(&path, text.as_bytes()) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io_error(&path, &e)),
+        write(&self.path(mesh), key)
+    }
+
+    fn session_path(&self, key: &PublicKey) -> PathBuf {
+        self.0.join("sessions").join(format!("{key}.key"))
+    }
+
+    /// The key of a session, if it is there.
+    pub(crate) fn load_session(&self, key: &PublicKey) -> Result<Option<SecretKey>, ApiError> {
+        read(&self.session_path(key))
+    }
+
+    /// Keeps a session's key: after a restart of the node its mail can still be opened.
+    pub(crate) fn save_session(&self, key: &SecretKey) -> Result<(), ApiError> {
+        write(&self.session_path(&key.public()), key)
+    }
+
+    /// Removes an ended session's key.
+    pub(crate) fn remove_session(&self, key: &PublicKey) -> Result<(), ApiError> {
+        let path = self.session_path(key);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(&path, &e)),
             _ => Ok(()),
         }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<SecretKey>, ApiError> {
+    match std::fs::read(path).map(Zeroizing::new) {
+        Ok(text) => parse(path, &text).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io_error(path, &e)),
+    }
+}
+
+fn write(path: &Path, key: &SecretKey) -> Result<(), ApiError> {
+    let text = Zeroizing::new(hex::encode(key.seed().as_slice()));
+    match write_new(path, text.as_bytes()) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io_error(path, &e)),
+        _ => Ok(()),
     }
 }
 
@@ -100,5 +136,22 @@ mod tests {
         assert_eq!(ring.load(&mesh).unwrap().unwrap().public(), key.public(), "the first stands");
         std::fs::write(ring.path(&mesh), "nonsense").unwrap();
         assert_eq!(ring.load(&mesh).unwrap_err().code, "bad_key_file");
+    }
+
+    #[test]
+    fn a_sessions_key_is_private_and_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Keyring::open(dir.path().join("keys")).unwrap();
+        let key = SecretKey::from_seed(&[2; 32]);
+        ring.save_session(&key).unwrap();
+        let path = ring.session_path(&key.public());
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let folder = path.parent().unwrap().metadata().unwrap();
+        assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+        let again = Keyring::open(dir.path().join("keys")).unwrap();
+        assert_eq!(again.load_session(&key.public()).unwrap().unwrap().public(), key.public());
+        ring.remove_session(&key.public()).unwrap();
+        ring.remove_session(&key.public()).unwrap();
+        assert!(ring.load_session(&key.public()).unwrap().is_none());
     }
 }

@@ -8,12 +8,14 @@
 //! | [`home`] | its folder and lock |
 //! | [`core`] | decisions without I/O: outbox, inbox, order, resolve |
 //! | [`store`] | what it must not forget |
+//! | [`doctor`] | what may be wrong, and what to do about it |
 //! | [`local_api`], [`client`] | the two ends of its socket |
 
 pub mod agent;
 pub mod api;
 pub mod client;
 pub mod core;
+pub mod doctor;
 pub mod home;
 mod keyring;
 pub mod local_api;

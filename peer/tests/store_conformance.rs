@@ -68,6 +68,20 @@ suite! {
     lists_filter_page_and_mark_seen
     messages_are_found_by_the_start_of_their_id
     flushing_deletes_surfaced_messages_of_its_scope
+    swallowed_rows_are_gone_and_leave_no_hole
+    sessions_come_and_go_with_what_they_said_and_read
+    ended_sessions_are_remembered_for_their_time
+    presence_comes_back_as_it_was
+    the_newest_group_statement_counts
+    groups_follow_the_carriers_list_as_far_as_members_say_so
+    each_viewer_sees_and_reads_for_itself
+    lists_may_be_cut_by_time
+    a_groups_message_keeps_its_recipients
+    a_groups_message_is_where_its_least_advanced_recipient_is
+    the_end_of_a_groups_message_ends_who_is_open
+    recipients_change_while_no_path_has_the_message
+    defect_10_a_groups_message_is_requeued_whole
+    mail_for_an_ended_session_is_redirected_once
     members_come_back_as_they_were
     names_are_pinned_at_first_contact_and_changes_are_loud
     members_are_listed_by_name_and_found_by_key
@@ -77,6 +91,8 @@ suite! {
 fn no_case_is_forgotten() {
     let sources = [
         include_str!("../src/store/conformance/drain.rs"),
+        include_str!("../src/store/conformance/groups.rs"),
+        include_str!("../src/store/conformance/identities.rs"),
         include_str!("../src/store/conformance/inbox.rs"),
         include_str!("../src/store/conformance/meshes.rs"),
         include_str!("../src/store/conformance/outbox.rs"),

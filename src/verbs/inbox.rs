@@ -1,28 +1,47 @@
-//! `meshwire inbox`
+//! `meshwire inbox [delete]`
 
 use std::time::Duration;
 
+use clap::Subcommand;
 use meshwire_peer::Agent;
-use meshwire_peer::api::{Inbox, InboxMessage};
+use meshwire_peer::api::{Inbox, InboxDelete, InboxMessage};
 use meshwire_signaling::limits::ms;
 
+use crate::confirm::confirm;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Table, clean, clean_lines, note};
-use crate::when;
+use crate::when::{self, When};
 
 /// How long one request waits for messages when following; then it is asked again.
 const FOLLOW: Duration = Duration::from_secs(30);
 
-/// List messages that came in
+/// List messages that came in, or delete some
+///
+/// Without --all, what is for this node's member: its sessions read their own mail. Inside a session,
+/// what is for the session and, if it may, for its member. Mail that a status holds back is not listed
+/// until it shows up.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "EXAMPLE:\n  \
-    meshwire inbox --unread\n  \
-    meshwire inbox --follow --json | while read -r message; do …; done")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "EXAMPLE:\n  \
+        meshwire inbox --unread\n  \
+        meshwire inbox --from bob --since 2h\n  \
+        meshwire inbox --follow --json | while read -r message; do …; done\n  \
+        meshwire inbox delete --before 30d"
+)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
     /// Go on and list messages as they come, until Ctrl-C
     #[arg(long)]
-    pub(crate) follow: bool,
+    follow: bool,
     /// Only what was not listed before
     #[arg(long)]
     unread: bool,
@@ -33,14 +52,64 @@ pub(crate) struct Args {
     /// Leave what is listed unread
     #[arg(long)]
     peek: bool,
+    /// Only by this peer: a name, a key or its unique start
+    #[arg(long, value_name = "PEER")]
+    from: Option<String>,
+    /// Only what came since: so long ago, such as 2h, or a UTC date
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    since: Option<When>,
+    /// Only what came before: so long ago, such as 30d, or a UTC date
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    before: Option<When>,
+    /// What is for this node's sessions too, also for those that have ended
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Delete(Delete),
+}
+
+/// Delete messages from this machine; that they came stays known, so they do not come again
+#[derive(Debug, clap::Args)]
+#[command(after_help = "EXAMPLE:\n  \
+    meshwire inbox delete 01JQ4T5ZK0\n  \
+    meshwire inbox delete --before 30d\n  \
+    meshwire inbox delete --all --yes")]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["id", "before", "all"]))]
+struct Delete {
+    /// The message's id, or its unique start
+    id: Option<String>,
+    /// All that came before: so long ago, such as 30d, or a UTC date
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    before: Option<When>,
+    /// All that came
+    #[arg(long)]
+    all: bool,
+    /// With --all: do not ask
+    #[arg(long, requires = "all")]
+    yes: bool,
 }
 
 impl Args {
+    /// Whether it goes on until Ctrl-C.
+    pub(crate) fn follows(&self) -> bool {
+        self.list.follow
+    }
+}
+
+impl List {
     fn ask(&self, cx: &Context) -> Inbox {
+        let now = cx.net.unix_ms();
         Inbox {
             mesh: cx.mesh.clone(),
             unread: self.unread,
             peek: self.peek,
+            from: self.from.clone(),
+            since: self.since.map(|t| t.at(now)),
+            before: self.before.map(|t| t.at(now)),
+            all: self.all,
             limit: Some(self.limit),
             ..Inbox::default()
         }
@@ -48,20 +117,40 @@ impl Args {
 }
 
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
-    if args.follow {
-        return follow(cx, args).await;
+    let list = match args.command {
+        Some(Command::Delete(delete)) => return self::delete(cx, delete).await,
+        None => args.list,
+    };
+    if list.follow {
+        return follow(cx, list).await;
     }
     let messages = cx
         .ask(async |agent| {
             cx.settle(agent).await;
-            Ok(agent.inbox(args.ask(cx)).await?)
+            Ok(agent.inbox(list.ask(cx)).await?)
         })
         .await?;
     cx.out.list("messages", &messages, "No messages.", || describe(cx, &messages))?;
     Ok(Exit::Ok)
 }
 
-async fn follow(cx: &Context, args: Args) -> anyhow::Result<Exit> {
+async fn delete(cx: &Context, args: Delete) -> anyhow::Result<Exit> {
+    let now = cx.net.unix_ms();
+    if args.all {
+        let mesh = cx.mesh.as_ref().map(|m| format!(" of mesh {m}")).unwrap_or_default();
+        confirm(cx, args.yes, format!("Delete all messages{mesh} that came in?")).await?;
+    }
+    let before = args.before.map(|t| t.at(now)).or(args.all.then_some(now.saturating_add(1)));
+    let ask = InboxDelete { mesh: cx.mesh.clone(), id: args.id, before };
+    let deleted = cx.ask(async |agent| Ok(agent.inbox_delete(ask).await?)).await?;
+    cx.out.show(&deleted, || match deleted.deleted {
+        1 => "Deleted 1 message.".to_owned(),
+        n => format!("Deleted {n} messages."),
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn follow(cx: &Context, list: List) -> anyhow::Result<Exit> {
     cx.ask(async |agent| {
         if agent.is_own() {
             let text = "No node is up: other commands wait while this one follows. `meshwire up` \
@@ -69,7 +158,7 @@ async fn follow(cx: &Context, args: Args) -> anyhow::Result<Exit> {
             note(cx.out, text);
         }
         tokio::select! {
-            ended = listen(cx, agent, args.ask(cx)) => ended,
+            ended = listen(cx, agent, list.ask(cx)) => ended,
             _ = tokio::signal::ctrl_c() => Ok(Exit::Ok),
         }
     })
@@ -99,19 +188,32 @@ fn describe(cx: &Context, messages: &[InboxMessage]) -> String {
         messages.iter().map(block).collect::<Vec<_>>().join("\n")
     } else {
         let row = |m: &InboxMessage| {
-            [m.id.to_string(), when::utc(m.received_at), m.from.clone(), m.message.clone()]
+            let (id, came) = (m.id.to_string(), when::utc(m.received_at));
+            let group = m.group.as_ref().map_or_else(|| "-".to_owned(), |g| format!("@{g}"));
+            [id, came, group, from(m), m.message.clone()]
         };
-        Table::new(["ID", "CAME", "FROM", "MESSAGE"], messages.iter().map(row)).render(false)
+        let head = ["ID", "CAME", "GROUP", "FROM", "MESSAGE"];
+        Table::new(head, messages.iter().map(row)).render(false)
+    }
+}
+
+/// Who wrote it, down to the session.
+fn from(m: &InboxMessage) -> String {
+    match m.from_session {
+        Some(key) if !m.from.contains('/') => format!("{}/{}", m.from, key.short()),
+        _ => m.from.clone(),
     }
 }
 
 /// A message as people read it on a terminal.
 fn block(m: &InboxMessage) -> String {
     let unread = if m.unread { "* " } else { "" };
+    let group = m.group.as_ref().map(|g| format!(" to @{}", clean(g))).unwrap_or_default();
+    let session = m.to_session.map(|k| format!("  for session {}", k.short())).unwrap_or_default();
     let answers = m.reply_to.map(|id| format!("  answers {id}")).unwrap_or_default();
     let head = format!(
-        "{unread}{} in {}  {}  {}  {}{answers}",
-        clean(&m.from),
+        "{unread}{}{group} in {}  {}  {}  {}{session}{answers}",
+        clean(&from(m)),
         clean(&m.mesh_name),
         when::utc(m.received_at),
         m.priority.as_str(),
@@ -142,6 +244,9 @@ mod tests {
             sent_at: 0,
             received_at: 0,
             unread: true,
+            from_session: None,
+            to_session: None,
+            group: None,
         };
         let text = block(&message);
         assert!(
@@ -150,5 +255,31 @@ mod tests {
         );
         // What stands in a message is indented, headings are not.
         assert!(text.contains("\n    * ana in home\\u{1b}[2K"), "{text}");
+    }
+
+    #[test]
+    fn groups_and_sessions_are_named() {
+        let message = InboxMessage {
+            order: 1,
+            id: EnvelopeId::new(1, 2),
+            mesh_name: "home".into(),
+            from: "bob".into(),
+            from_key: PublicKey([1; 32]),
+            from_session: Some(PublicKey([0xab; 32])),
+            to_session: Some(PublicKey([0xcd; 32])),
+            group: Some("ops".into()),
+            priority: Priority::Next,
+            content_type: "text/plain".into(),
+            message: "hi".into(),
+            reply_to: None,
+            sent_at: 0,
+            received_at: 0,
+            unread: false,
+        };
+        let text = block(&message);
+        assert!(text.starts_with("bob/abababababababab to @ops in home  "), "{text}");
+        assert!(text.contains("  for session cdcdcdcdcdcdcdcd\n"), "{text}");
+        let named = InboxMessage { from: "bob/agent".into(), ..message };
+        assert_eq!(from(&named), "bob/agent");
     }
 }

@@ -1,5 +1,7 @@
 //! `meshwire invite [list|revoke]`
 
+mod qr;
+
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -23,6 +25,7 @@ use crate::{addresses, duration, when};
     after_help = "EXAMPLE:\n  \
         meshwire invite --expires 12h\n  \
         meshwire invite --uses 10 --role admin\n  \
+        meshwire invite --qr\n  \
         meshwire invite list\n  \
         meshwire invite revoke 5f2c1a9e"
 )]
@@ -51,6 +54,9 @@ struct Make {
     /// The invite is for this machine: its broker's address may be one that no other reaches
     #[arg(long)]
     local: bool,
+    /// Also draw the link as a QR code, some 65 columns wide; --json has the link alone
+    #[arg(long)]
+    qr: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -116,7 +122,7 @@ async fn make(cx: &Context, args: Make) -> anyhow::Result<Exit> {
         .await?;
     cx.out.show(&invite, || {
         let people = if invite.uses == 1 { "one".to_owned() } else { invite.uses.to_string() };
-        format!(
+        let mut text = format!(
             "An invite to {} for {people}, as {}, until {}; it is a secret:\n\n{}\n\n\
              On the other machine: meshwire join '{}'",
             invite.mesh_name,
@@ -124,9 +130,20 @@ async fn make(cx: &Context, args: Make) -> anyhow::Result<Exit> {
             when::utc(invite.expires_at),
             invite.link,
             invite.link,
-        )
+        );
+        if args.qr {
+            text.push_str("\n\n");
+            text.push_str(&code(&invite.link, cx.out.terminal));
+        }
+        text
     })?;
     Ok(Exit::Ok)
+}
+
+/// The link as a QR code, or why there is none.
+fn code(link: &str, colours: bool) -> String {
+    qr::draw(link, colours)
+        .unwrap_or_else(|| "The link is too long for a QR code: hand over its text.".to_owned())
 }
 
 /// The broker's address of the mesh that is meant. None: that is unclear, as the node will say.

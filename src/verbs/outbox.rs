@@ -97,21 +97,38 @@ async fn list(cx: &Context, args: List) -> anyhow::Result<Exit> {
         .await?;
     cx.out.list("messages", &messages, "Nothing was sent yet.", || {
         let head = ["ID", "SENT", "TO", "STATE", "PATH", "WHY", "MESH"];
-        Table::new(head, messages.iter().map(row)).render(cx.out.terminal)
+        let terminal = cx.out.terminal;
+        let first = messages.first().map(|m| &m.mesh_name);
+        let several = messages.iter().any(|m| Some(&m.mesh_name) != first);
+        let rows = messages.iter().map(|m| row(m, terminal, several));
+        Table::new(head, rows).render(terminal)
     })?;
     Ok(Exit::Ok)
 }
 
-fn row(m: &Message) -> [String; 7] {
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+/// On a terminal of 80 columns only what is needed fits: the rest is said by `message status`.
+fn row(m: &Message, terminal: bool, several: bool) -> [String; 7] {
+    let or_dash = |text: &Option<String>| match text {
+        Some(text) => text.clone(),
+        None if terminal => String::new(),
+        None => "-".to_owned(),
+    };
+    let reached = m.recipients.iter().filter(|r| r.state == MessageState::Delivered).count();
+    let state = match m.recipients.len() {
+        0 => m.state.as_str().to_owned(),
+        all => format!("{} {reached}/{all}", m.state.as_str()),
+    };
     [
         m.id.to_string(),
         when::utc(m.created_at),
         m.to.clone(),
-        m.state.as_str().to_owned(),
-        or_dash(&m.path),
-        or_dash(&m.reason),
-        m.mesh_name.clone(),
+        if terminal { state } else { m.state.as_str().to_owned() },
+        if terminal { String::new() } else { or_dash(&m.path) },
+        match &m.superseded_by {
+            Some(next) if terminal => format!("goes on as {next}"),
+            _ => or_dash(&m.reason),
+        },
+        if several || !terminal { m.mesh_name.clone() } else { String::new() },
     ]
 }
 
@@ -124,6 +141,6 @@ async fn requeue(cx: &Context, args: Anew) -> anyhow::Result<Exit> {
             Ok((message, agent.is_own()))
         })
         .await?;
-    cx.out.show(&message, || describe(&message, own))?;
+    cx.out.show(&message, || describe(&message, own, true, cx.out.terminal))?;
     Ok(Exit::Ok)
 }

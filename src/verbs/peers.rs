@@ -1,32 +1,51 @@
 //! `meshwire peers`
 
-use meshwire_peer::api::{ListPeers, Peer};
+use std::collections::HashMap;
+
+use meshwire_peer::api::{GroupRole, ListPeers, Peer, PeerKind};
+use meshwire_signaling::UnixMillis;
+use meshwire_signaling::frame::Status as Doing;
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{Table, note};
+use crate::output::{Table, clean, cut, note};
 use crate::when;
 
-/// List members of this node's meshes
-#[derive(Debug, clap::Args)]
-#[command(after_help = "EXAMPLE:\n  meshwire peers")]
-pub(crate) struct Args {}
+/// Characters of a summary that fit on a terminal's line beside the rest.
+const SUMMARY: usize = 24;
 
-pub(crate) async fn run(cx: &Context, Args {}: Args) -> anyhow::Result<Exit> {
-    let ask = ListPeers { mesh: cx.mesh.clone() };
+/// List who is in this node's meshes, with the sessions that run
+///
+/// STATE: online; reconnecting (its connection is lost, and it is waited for up to 90 s); offline;
+/// unknown while this node has no broker. STATUS is what somebody says it is doing: idle (all mail
+/// shows up there), working or dnd, do not disturb (only mail of priority now does). Hidden members
+/// do not want to be listed; a control plane is a member's own connection, beside its sessions.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "EXAMPLE:\n  \
+    meshwire peers\n  \
+    meshwire peers --all --json")]
+pub(crate) struct Args {
+    /// Hidden members and control planes too
+    #[arg(long)]
+    all: bool,
+}
+
+pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
+    let ask = ListPeers { mesh: cx.mesh.clone(), all: args.all };
     let peers = cx
         .ask(async |agent| {
             cx.settle(agent).await;
             Ok(agent.peers(ask).await?)
         })
         .await?;
+    let peers = by_member(peers);
     for peer in &peers {
         if let Some(pinned) = &peer.name_pinned_to {
             note(
                 cx.out,
                 &format!(
                     "warning: {} in {} is the key {}, but that name belonged to {} before: compare \
-                 safety numbers (meshwire verify {})",
+                     safety numbers (meshwire verify {})",
                     peer.name,
                     peer.mesh_name,
                     peer.key.short(),
@@ -37,21 +56,214 @@ pub(crate) async fn run(cx: &Context, Args {}: Args) -> anyhow::Result<Exit> {
         }
     }
     cx.out.list("peers", &peers, "In no mesh yet. Next: meshwire join LINK", || {
-        let head = ["NAME", "KEY", "ROLE", "PRESENCE", "MESH"];
-        Table::new(head, peers.iter().map(row)).render(cx.out.terminal)
+        table(&peers, cx.out.terminal, cx.net.unix_ms())
     })?;
     Ok(Exit::Ok)
 }
 
-fn row(peer: &Peer) -> [String; 5] {
-    let name =
-        if peer.this_node { format!("{} (this node)", peer.name) } else { peer.name.clone() };
-    let presence = match (peer.online, peer.since) {
-        (Some(true), _) => "online".to_owned(),
-        (Some(false), Some(since)) => format!("offline since {}", when::utc(since)),
-        (Some(false), None) => "offline".to_owned(),
-        (None, _) => "unknown".to_owned(),
+/// Members in their order, each followed by its sessions and services.
+fn by_member(mut peers: Vec<Peer>) -> Vec<Peer> {
+    let mut order = HashMap::new();
+    for peer in &peers {
+        let next = order.len();
+        order.entry((peer.mesh, peer.member)).or_insert(next);
+    }
+    let place = |p: &Peer| {
+        let member = order.get(&(p.mesh, p.member)).copied();
+        (member, p.kind != PeerKind::Member, p.kind != PeerKind::ControlPlane, p.name.clone())
     };
-    let role = peer.role.as_str().to_owned();
-    [name, peer.key.short(), role, presence, peer.mesh_name.clone()]
+    peers.sort_by_cached_key(place);
+    peers
+}
+
+fn table(peers: &[Peer], terminal: bool, now: UnixMillis) -> String {
+    let several = peers.iter().any(|p| Some(p.mesh) != peers.first().map(|f| f.mesh));
+    let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "SUMMARY", "GROUPS", "MESH"];
+    let rows = peers.iter().map(|p| {
+        let mut row = if terminal { seen(p, now) } else { plain(p) };
+        if terminal && !several {
+            row[7].clear();
+        }
+        row
+    });
+    Table::new(head, rows).render(terminal)
+}
+
+/// A row for programs that read lines: everything, nothing abbreviated.
+fn plain(p: &Peer) -> [String; 8] {
+    let state = match p.since {
+        Some(since) if p.online == Some(false) => format!("offline since {}", when::utc(since)),
+        _ => state(p).to_owned(),
+    };
+    [
+        name(p),
+        p.key.short(),
+        role(p).to_owned(),
+        state,
+        p.status.as_str().to_owned(),
+        p.summary.clone().unwrap_or_default(),
+        groups(&p.groups),
+        p.mesh_name.clone(),
+    ]
+}
+
+/// A row for people: sessions indented, what goes without saying left out.
+fn seen(p: &Peer, now: UnixMillis) -> [String; 8] {
+    let indent = if p.kind == PeerKind::Member { "" } else { "  " };
+    let mut marks = Vec::new();
+    if p.this_node {
+        marks.push(if p.kind == PeerKind::Member { "this node" } else { "here" });
+    }
+    if p.hidden && p.kind == PeerKind::Member {
+        marks.push("hidden");
+    }
+    let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
+    let state = match p.since {
+        Some(since) if p.online == Some(false) => {
+            format!("offline for {}", when::rough(now.saturating_sub(since)))
+        }
+        _ => state(p).to_owned(),
+    };
+    let status = if p.status == Doing::Idle { "" } else { p.status.as_str() };
+    // Escaped before it is cut, so that it cannot grow again.
+    let summary = cut(&clean(p.summary.as_deref().unwrap_or_default()), SUMMARY);
+    [
+        format!("{indent}{}{marks}", name(p)),
+        p.key.short(),
+        role(p).to_owned(),
+        state,
+        status.to_owned(),
+        summary,
+        if p.kind == PeerKind::Member { groups(&p.groups) } else { String::new() },
+        p.mesh_name.clone(),
+    ]
+}
+
+/// The name as it can be typed.
+fn name(p: &Peer) -> String {
+    match p.kind {
+        PeerKind::Member | PeerKind::ControlPlane => p.name.clone(),
+        PeerKind::Session | PeerKind::Service => format!("{}/{}", p.member_name, p.name),
+    }
+}
+
+fn state(p: &Peer) -> &'static str {
+    match p.online {
+        Some(true) if p.reconnecting => "reconnecting",
+        Some(true) => "online",
+        Some(false) => "offline",
+        None => "unknown",
+    }
+}
+
+/// A member's role in the mesh, or what else it is.
+fn role(p: &Peer) -> &'static str {
+    match p.kind {
+        PeerKind::Member => p.role.as_str(),
+        PeerKind::ControlPlane => "control",
+        PeerKind::Session => "session",
+        PeerKind::Service => "service",
+    }
+}
+
+fn groups(groups: &[GroupRole]) -> String {
+    let word = |g: &GroupRole| match &g.role {
+        Some(role) => format!("@{} ({role})", g.name),
+        None => format!("@{}", g.name),
+    };
+    groups.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwire_signaling::invite::Role;
+    use meshwire_signaling::{MeshId, PublicKey};
+
+    fn member(n: u8, name: &str, role: Role) -> Peer {
+        Peer {
+            mesh_name: "home".into(),
+            mesh: MeshId([1; 32]),
+            key: PublicKey([n; 32]),
+            name: name.into(),
+            kind: PeerKind::Member,
+            member: PublicKey([n; 32]),
+            member_name: name.into(),
+            role,
+            status: Doing::Idle,
+            summary: None,
+            profile: None,
+            hidden: false,
+            reconnecting: false,
+            groups: Vec::new(),
+            capabilities: None,
+            online: Some(true),
+            since: Some(0),
+            this_node: false,
+            name_pinned_to: None,
+        }
+    }
+
+    fn session(n: u8, of: &Peer, name: &str) -> Peer {
+        Peer { key: PublicKey([n; 32]), name: name.into(), kind: PeerKind::Session, ..of.clone() }
+    }
+
+    fn world() -> Vec<Peer> {
+        let ana = Peer { this_node: true, ..member(0x11, "ana", Role::Owner) };
+        let bob = member(0x22, "bob", Role::Member);
+        let agent = Peer {
+            status: Doing::Dnd,
+            summary: Some("a summary that is longer than fits\u{7}".into()),
+            ..session(0x33, &bob, "agent")
+        };
+        let ops = GroupRole { name: "ops/db".into(), role: Some("lead".into()) };
+        let bob = Peer { groups: vec![ops], ..bob };
+        let cy = Peer { online: Some(false), since: Some(1), ..member(0x44, "cy", Role::Member) };
+        vec![ana, agent, bob, cy]
+    }
+
+    #[test]
+    fn sessions_stand_below_their_member_and_a_line_fits() {
+        let text = table(&by_member(world()), true, 3 * 3_600_000 + 1);
+        let lines: Vec<&str> = text.lines().map(|l| l.split("  SUMMARY").next().unwrap()).collect();
+        assert_eq!(lines[0], "NAME             KEY               ROLE     STATE           STATUS");
+        assert!(
+            lines[1].starts_with("ana (this node)  1111111111111111  owner    online"),
+            "{text}"
+        );
+        assert!(lines[2].starts_with("bob ") && lines[2].ends_with("@ops/db (lead)"), "{text}");
+        assert!(lines[3].starts_with("  bob/agent "), "{text}");
+        assert!(lines[3].ends_with("dnd     a summary that is longe…"), "{text}");
+        assert!(lines[4].contains("offline for 3h"), "{text}");
+        let quiet = vec![member(0x11, "ana", Role::Owner), member(0x22, "bob", Role::Member)];
+        let text = table(&quiet, true, 0);
+        assert_eq!(
+            text,
+            "NAME  KEY               ROLE    STATE\n\
+             ana   1111111111111111  owner   online\n\
+             bob   2222222222222222  member  online"
+        );
+    }
+
+    #[test]
+    fn programs_that_read_lines_get_everything() {
+        let text = table(&by_member(world()), false, 0);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "ana\t1111111111111111\towner\tonline\tidle\t\t\thome");
+        let agent = "bob/agent\t3333333333333333\tsession\tonline\tdnd\t\
+                     a summary that is longer than fits\\u{7}\t\thome";
+        assert_eq!(lines[2], agent);
+        assert!(lines[3].contains("offline since 1970-01-01 00:00:00Z"), "{text}");
+    }
+
+    #[test]
+    fn states_and_marks_have_words() {
+        let bob = member(0x22, "bob", Role::Member);
+        assert_eq!(state(&Peer { reconnecting: true, ..bob.clone() }), "reconnecting");
+        assert_eq!(state(&Peer { online: None, ..bob.clone() }), "unknown");
+        let hidden = Peer { hidden: true, ..bob.clone() };
+        assert_eq!(seen(&hidden, 0)[0], "bob (hidden)");
+        let control = Peer { kind: PeerKind::ControlPlane, ..bob };
+        assert_eq!((seen(&control, 0)[0].as_str(), role(&control)), ("  bob", "control"));
+    }
 }

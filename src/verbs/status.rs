@@ -8,7 +8,7 @@ use meshwire_peer::core::resolve::nearest;
 
 use crate::context::{Context, PATIENCE, POLL};
 use crate::exit::Exit;
-use crate::output::Table;
+use crate::output::{Table, clean};
 
 /// How long links that are just being made are waited for, so that `up && status` tells the truth.
 const CONNECTING: Duration = Duration::from_secs(2);
@@ -67,23 +67,90 @@ fn describe(status: &Status, terminal: bool) -> String {
         text.push_str("\nIn no mesh yet. Next: meshwire join LINK, or meshwire mesh create NAME");
         return text;
     }
+    text.push('\n');
+    if terminal {
+        text.push_str(&status.meshes.iter().map(block).collect::<Vec<_>>().join("\n"));
+        return text;
+    }
     let row = |m: &MeshStatus| {
-        let members = match m.online {
-            Some(online) => format!("{online}/{} online", m.members),
-            None => m.members.to_string(),
-        };
-        let link = match &m.reason {
-            Some(reason) => format!("{}: {reason}", m.link),
-            None => m.link.clone(),
-        };
         let count = |n: u64| n.to_string();
-        let name = format!("{} ({})", m.mesh.member_name, m.mesh.role.as_str());
         let (queued, unconfirmed) = (count(m.queued), count(m.unconfirmed));
         let broker = m.mesh.broker_url.clone();
-        [m.mesh.name.clone(), name, members, queued, unconfirmed, count(m.unread), broker, link]
+        let name = m.mesh.name.clone();
+        [name, own(m), members(m), queued, unconfirmed, count(m.unread), broker, link(m)]
     };
     let head = ["MESH", "AS", "MEMBERS", "QUEUED", "UNCONFIRMED", "UNREAD", "BROKER", "LINK"];
-    text.push('\n');
-    text.push_str(&Table::new(head, status.meshes.iter().map(row)).render(terminal));
+    text.push_str(&Table::new(head, status.meshes.iter().map(row)).render(false));
     text
+}
+
+fn own(m: &MeshStatus) -> String {
+    format!("{} ({})", m.mesh.member_name, m.mesh.role.as_str())
+}
+
+fn members(m: &MeshStatus) -> String {
+    match m.online {
+        Some(online) => format!("{online}/{} online", m.members),
+        None => m.members.to_string(),
+    }
+}
+
+fn link(m: &MeshStatus) -> String {
+    match &m.reason {
+        Some(reason) => format!("{}: {reason}", m.link),
+        None => m.link.clone(),
+    }
+}
+
+/// A mesh on a few short lines: a table of all this is wider than most terminals.
+fn block(m: &MeshStatus) -> String {
+    let MeshStatus { queued, unconfirmed, unread, .. } = m;
+    let lines = [
+        format!("{}: {} at {}", m.mesh.name, link(m), m.mesh.broker_url),
+        format!("  as {}, members {}", own(m), members(m)),
+        format!("  sent: {queued} queued, {unconfirmed} unconfirmed; inbox: {unread} unread"),
+    ];
+    lines.map(|l| clean(&l)).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshwire_peer::api::MeshInfo;
+    use meshwire_signaling::invite::Role;
+    use meshwire_signaling::{MeshId, PublicKey};
+
+    #[test]
+    fn people_get_short_lines_and_pipes_a_row() {
+        let mesh = MeshInfo {
+            mesh: MeshId([1; 32]),
+            name: "home".into(),
+            broker_url: "https://broker.example:7900".into(),
+            key: PublicKey([1; 32]),
+            member_name: "ana@laptop".into(),
+            role: Role::Owner,
+            already_member: false,
+        };
+        let mesh = MeshStatus {
+            mesh,
+            link: "up".into(),
+            reason: None,
+            queued: 1,
+            unconfirmed: 2,
+            unread: 3,
+            members: 5,
+            online: Some(4),
+        };
+        let status =
+            Status { version: "2.0.0".into(), pid: 7, background: true, meshes: vec![mesh] };
+        assert_eq!(
+            describe(&status, true),
+            "node: up in the background (process 7), version 2.0.0\n\
+             home: up at https://broker.example:7900\n  \
+               as ana@laptop (owner), members 4/5 online\n  \
+               sent: 1 queued, 2 unconfirmed; inbox: 3 unread"
+        );
+        let row = "home\tana@laptop (owner)\t4/5 online\t1\t2\t3\thttps://broker.example:7900\tup";
+        assert_eq!(describe(&status, false).lines().nth(1), Some(row));
+    }
 }

@@ -11,11 +11,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use meshwire_peer::api::{Done, Status};
 use meshwire_peer::client::Client;
+use meshwire_peer::local_api::{self, Http};
 use meshwire_peer::{Home, node};
 use serde::Serialize;
 
 use crate::context::{Context, Holder, POLL};
-use crate::exit::{Exit, Failed};
+use crate::exit::{Exit, Failed, invalid};
+use crate::logging::LogFormat;
 use crate::output::note;
 
 /// Longest wait for the node's socket: migrations of a large database take their time.
@@ -31,11 +33,46 @@ const TAIL_BYTES: u64 = 16 * 1024;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire up\n  \
+    meshwire up --http                                 for programs: docs/local-api.md\n  \
     meshwire up --foreground                           as a service manager wants it")]
 pub(crate) struct Args {
     /// Stay in the foreground and log to stderr, until Ctrl-C
     #[arg(long)]
     pub(crate) foreground: bool,
+    /// Serve the local API on 127.0.0.1 too, on this port or a free one; clients show the token in
+    /// HOME/api.token, and HOME/api.url has the address
+    #[arg(
+        long,
+        env = "MESHWIRE_HTTP",
+        value_name = "PORT",
+        num_args = 0..=1,
+        default_missing_value = "0"
+    )]
+    http: Option<u16>,
+    /// With --http: make a new token, so that the old one is no longer good
+    #[arg(long, requires = "http")]
+    new_http_token: bool,
+}
+
+impl Args {
+    /// How to serve over TCP, if at all.
+    fn http(&self) -> anyhow::Result<Option<Http>> {
+        let Some(port) = self.http else { return Ok(None) };
+        let set = |name: &str| std::env::var_os(name);
+        if port == 0 && in_container(Path::new("/.dockerenv").exists(), set) {
+            let text = "in a container a free port is of no use, and 127.0.0.1 is the container's \
+                        own: name the port with --http PORT";
+            return Err(invalid("http_port", text).into());
+        }
+        Ok(Some(Http { port, new_token: self.new_http_token }))
+    }
+}
+
+/// Whether this seems to be a container (inventory C-003).
+fn in_container(dockerenv: bool, set: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
+    dockerenv
+        || set("KUBERNETES_SERVICE_HOST").is_some()
+        || set("CONTAINER").is_some_and(|v| v == "1")
 }
 
 /// What `--json` prints.
@@ -45,13 +82,16 @@ struct Up<'a> {
     pid: u32,
     already_running: bool,
     log: Option<PathBuf>,
+    /// Where the local API is on TCP.
+    http: Option<String>,
     meshes: Vec<&'a str>,
 }
 
 impl<'a> Up<'a> {
-    fn new(status: &'a Status, already_running: bool, log: Option<PathBuf>) -> Self {
+    fn new(home: &Home, status: &'a Status, already_running: bool, log: Option<PathBuf>) -> Self {
         let meshes = status.meshes.iter().map(|m| m.mesh.name.as_str()).collect();
-        Self { event: "up", pid: status.pid, already_running, log, meshes }
+        let http = local_api::url(home);
+        Self { event: "up", pid: status.pid, already_running, log, http, meshes }
     }
 
     fn describe(&self) -> String {
@@ -63,6 +103,11 @@ impl<'a> Up<'a> {
             }
             (false, None) => format!("The node is up (process {pid}); Ctrl-C ends it."),
         };
+        if let Some(url) = &self.http {
+            text.push_str(&format!(
+                "\nIts local API is at {url}, for who has the token in api.token."
+            ));
+        }
         if self.meshes.is_empty() {
             text.push_str("\nIt is in no mesh yet. Next: meshwire join LINK");
         } else if log.is_some() && !self.already_running {
@@ -73,14 +118,15 @@ impl<'a> Up<'a> {
 }
 
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
-    if args.foreground { foreground(cx).await } else { background(cx).await }
+    let http = args.http()?;
+    if args.foreground { foreground(cx, http).await } else { background(cx, http).await }
 }
 
-async fn foreground(cx: &Context) -> anyhow::Result<Exit> {
+async fn foreground(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
     let home = cx.home()?;
     let out = cx.out;
-    let ready = move |status: &Status| {
-        let up = Up::new(status, false, None);
+    let ready = |status: &Status| {
+        let up = Up::new(&home, status, false, None);
         if let Err(e) = out.show(&up, || up.describe()) {
             // The node is what was asked for, not the line about it.
             tracing::warn!(error = %e, "cannot write to stdout");
@@ -91,7 +137,7 @@ async fn foreground(cx: &Context) -> anyhow::Result<Exit> {
             let message = format!("this home's node is up already (process {})", status.pid);
             return Err(Failed { code: "already_running", message }.into());
         }
-        match node::run(cx.net.clone(), &home, ready).await {
+        match node::run(cx.net.clone(), &home, http, ready).await {
             // Another verb was faster; it has the home for a moment.
             Err(e) if e.code == "home_busy" => {}
             ended => return Ok(ended.map(|()| Exit::Ok)?),
@@ -99,21 +145,30 @@ async fn foreground(cx: &Context) -> anyhow::Result<Exit> {
     }
 }
 
-async fn background(cx: &Context) -> anyhow::Result<Exit> {
+async fn background(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
     let home = cx.home()?;
     let log = home.log();
     if let Holder::Node(_, status) = cx.holder(&home).await? {
-        let up = Up::new(&status, true, Some(log));
+        let up = Up::new(&home, &status, true, Some(log));
+        if http.is_some_and(|http| !serves(&up, http)) {
+            let message = match &up.http {
+                Some(url) => {
+                    format!("the node is up already and serves {url}: meshwire down first")
+                }
+                None => "the node is up already, without --http: meshwire down first".to_owned(),
+            };
+            return Err(Failed { code: "already_running", message }.into());
+        }
         cx.out.show(&up, || up.describe())?;
         return Ok(Exit::Ok);
     }
     let progress = cx.progress("starting the node");
-    let (mut child, from) = spawn(cx, &home)?;
+    let (mut child, from) = spawn(cx, &home, http)?;
     let status = started(cx, &home, &mut child).await;
     drop(progress);
     match status? {
         Some(status) => {
-            let up = Up::new(&status, false, Some(log));
+            let up = Up::new(&home, &status, false, Some(log));
             cx.out.show(&up, || up.describe())?;
             Ok(Exit::Ok)
         }
@@ -127,9 +182,15 @@ async fn background(cx: &Context) -> anyhow::Result<Exit> {
     }
 }
 
+/// Whether a node that is up does what is asked for.
+fn serves(up: &Up<'_>, http: Http) -> bool {
+    let port = format!(":{}", http.port);
+    up.http.as_ref().is_some_and(|url| http.port == 0 || url.ends_with(&port)) && !http.new_token
+}
+
 /// Starts this program again as the node, away from this terminal; also says where in the log it
 /// begins.
-fn spawn(cx: &Context, home: &Home) -> anyhow::Result<(Child, u64)> {
+fn spawn(cx: &Context, home: &Home, http: Option<Http>) -> anyhow::Result<(Child, u64)> {
     let program = std::env::current_exe().context("this program's own path")?;
     let path = home.log();
     let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
@@ -138,8 +199,20 @@ fn spawn(cx: &Context, home: &Home) -> anyhow::Result<(Child, u64)> {
     let mut command = Command::new(program);
     command.arg("--home").arg(home.path()).args(["up", "--foreground"]);
     command.args(std::iter::repeat_n("-v", usize::from(cx.verbose)));
+    command.args(["--log-format", cx.log_format.word()]);
+    // What it serves is decided here, whatever its environment says.
+    command.env_remove("MESHWIRE_HTTP");
+    if let Some(Http { port, new_token }) = http {
+        command.args(["--http", &port.to_string()]);
+        command.args(new_token.then_some("--new-http-token"));
+    }
     // A group of its own: Ctrl-C in this terminal is not meant for it.
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    let stdout = match cx.log_format {
+        LogFormat::Text => log.try_clone()?.into(),
+        // A log for programs has events alone in it.
+        LogFormat::Json => Stdio::null(),
+    };
+    command.stdin(Stdio::null()).stdout(stdout).stderr(log).process_group(0);
     Ok((command.spawn().context("starting the node")?, from))
 }
 
@@ -151,8 +224,7 @@ async fn started(cx: &Context, home: &Home, child: &mut Child) -> anyhow::Result
         if child.try_wait()?.is_some() {
             return Ok(None);
         }
-        let asked: Result<Status, _> = client.post("/v1/status", &Done {}, Duration::ZERO).await;
-        match asked {
+        match client.status(&Done {}).await {
             Ok(status) if status.pid == child.id() => return Ok(Some(status)),
             _ => tokio::time::sleep(POLL).await,
         }
@@ -177,6 +249,18 @@ fn tail(log: &Path, from: u64) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containers_are_known_by_their_marks() {
+        let none = |_: &str| None;
+        let with = |name: &'static str, value: &'static str| {
+            move |asked: &str| (asked == name).then(|| value.into())
+        };
+        assert!(!in_container(false, none) && in_container(true, none));
+        assert!(in_container(false, with("KUBERNETES_SERVICE_HOST", "10.0.0.1")));
+        assert!(in_container(false, with("CONTAINER", "1")));
+        assert!(!in_container(false, with("CONTAINER", "0")));
+    }
 
     #[test]
     fn the_tail_of_a_log_is_short_and_new() {

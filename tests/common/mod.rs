@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use process::{Output, Running, until};
+pub use process::{Output, Running, run, until};
 
 /// Longest wait for anything: far beyond what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,9 +32,13 @@ pub fn meshwire() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meshwire"));
     for name in [
         "MESHWIRE_HOME",
+        "MESHWIRE_HTTP",
+        "MESHWIRE_SESSION",
+        "MESHWIRE_LOG_FORMAT",
         "MESHWIRE_ADMIN_TOKEN",
         "MESHWIRE_TEST_MUTANT",
         "MESHWIRE_TEST_PAUSE",
+        "MESHWIRE_TEST_WITHOUT",
         "RUST_LOG",
     ] {
         command.env_remove(name);
@@ -124,6 +128,18 @@ impl Broker {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.running.as_ref().expect("the broker runs").pid()
+    }
+
+    /// The value of a series without labels at `/metrics`.
+    pub fn metric(&self, name: &str) -> u64 {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&self.addr).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let value = answer.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().unwrap()
     }
 }
 

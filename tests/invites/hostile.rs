@@ -98,7 +98,7 @@ fn false_member(e: &Event) -> Option<()> {
 async fn victim(world: &World, extra: Vec<Chain>) -> (Proxy, Node, Receiver<Event>) {
     let proxy = Proxy::start(world.broker.addr(), move |to, frame| match frame {
         Frame::Peers(mut peers) => {
-            let lie = |chain| PeerInfo { chain, online: true, since: None };
+            let lie = |chain| PeerInfo { online: true, ..PeerInfo::new(chain) };
             peers.peers.extend(extra.iter().cloned().map(lie));
             vec![(to, peers.into())]
         }

@@ -6,13 +6,14 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{
-    Accepted, Bind, Challenge, ClientAck, ErrorFrame, Features, Frame, Hello, HelloAckBody,
-    HelloBody, InviteCreate, ListPeers, MessageFrame, Peers, ReceiptFrame, Send,
+    Accepted, Batch, Bind, Challenge, ClientAck, Disconnect, Disconnected, ErrorFrame, Features,
+    Frame, Hello, HelloAckBody, HelloBody, InviteCreate, ListPeers, MessageFrame, PeerInfo, Peers,
+    Presence, PresenceEvent, ReceiptFrame, Send, SetGroup, SetPresence, Unbind, Unbound,
 };
 use meshwire_signaling::invite::Capability;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::sign::{Signed, domains};
-use meshwire_signaling::{Envelope, Hash, MeshId, SecretKey};
+use meshwire_signaling::{Envelope, Hash, MeshId, PublicKey, SecretKey};
 use meshwire_transport::dial::{dial, tls_for};
 use meshwire_transport::net::{BoxStream, OsNet, random};
 use meshwire_transport::url::BaseUrl;
@@ -122,6 +123,7 @@ impl Opening {
             at: now(),
             broker: self.challenge.broker,
             binding: self.exporter.filter(|_| self.challenge.binding),
+            resume: None,
             agent: "test/1".into(),
         }
     }
@@ -279,6 +281,15 @@ impl Client {
         }
     }
 
+    /// Hands in a group send, or a batch of one.
+    pub async fn post(
+        &mut self,
+        envelope: Envelope,
+        batch: Option<Batch>,
+    ) -> Result<Frame, ErrorFrame> {
+        self.ask(|req| Send { req, envelope, batch }.into()).await
+    }
+
     /// The next message.
     pub async fn message(&mut self) -> MessageFrame {
         self.find(|f| if let Frame::Message(m) = f { Some(m.clone()) } else { None }).await
@@ -316,6 +327,100 @@ impl Client {
         match self.ask(|req| ListPeers { req, after: None, key: None }.into()).await {
             Ok(Frame::Peers(peers)) => peers,
             other => panic!("not an answer to list_peers: {other:?}"),
+        }
+    }
+
+    /// The row of one member in the whole roster, page by page.
+    pub async fn peer(&mut self, mesh: &MeshId, key: PublicKey) -> PeerInfo {
+        let found = self.roster(mesh).await.into_iter().find(|(k, _)| *k == key);
+        found.unwrap_or_else(|| panic!("{key} is not in the roster")).1
+    }
+
+    /// All members, page by page, with their keys.
+    pub async fn roster(&mut self, mesh: &MeshId) -> Vec<(PublicKey, PeerInfo)> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = match self.ask(|req| ListPeers { req, after, key: None }.into()).await {
+                Ok(Frame::Peers(page)) => page,
+                other => panic!("not an answer to list_peers: {other:?}"),
+            };
+            let key = |p: &PeerInfo| p.chain.verify(mesh).unwrap().key;
+            all.extend(page.peers.into_iter().map(|p| (key(&p), p)));
+            after = page.next;
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+
+    /// The next news of somebody's coming or going.
+    pub async fn news_of(&mut self, key: PublicKey) -> Presence {
+        let pick = |f: &Frame| match f {
+            Frame::Presence(p) if p.key == key => Some(p.clone()),
+            _ => None,
+        };
+        self.find(pick).await
+    }
+
+    /// The news of an identity's coming and going that have come so far and were not asked for: what
+    /// the broker said before this call is among them.
+    pub async fn told_of(&mut self, key: PublicKey) -> Vec<PresenceEvent> {
+        self.peers().await;
+        let told = self.backlog.iter().filter_map(|f| match f {
+            Frame::Presence(p) if p.key == key => Some(p.event),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    /// The next change of what somebody says of itself.
+    pub async fn changed(&mut self) -> PeerInfo {
+        let pick = |f: &Frame| match f {
+            Frame::PeerChanged(c) => Some(c.peer.clone()),
+            _ => None,
+        };
+        self.find(pick).await
+    }
+
+    /// The next identity that this connection has lost.
+    pub async fn unbound(&mut self) -> Unbound {
+        self.find(|f| if let Frame::Unbound(u) = f { Some(u.clone()) } else { None }).await
+    }
+
+    /// Says something of an identity.
+    pub async fn say(
+        &mut self,
+        key: PublicKey,
+        twist: impl FnOnce(&mut SetPresence),
+    ) -> Result<(), ErrorFrame> {
+        let ask = |req| {
+            let (status, summary, profile, visible) = (None, None, None, None);
+            let mut ask = SetPresence { req, key, status, summary, profile, visible };
+            twist(&mut ask);
+            ask.into()
+        };
+        self.ask(ask).await.map(expect_ok)
+    }
+
+    /// Makes a statement about a group.
+    pub async fn state(&mut self, statement: Signed) -> Result<(), ErrorFrame> {
+        self.ask(|req| SetGroup { req, statement }.into()).await.map(expect_ok)
+    }
+
+    /// Ends a bound identity.
+    pub async fn unbind(&mut self, key: PublicKey) -> Result<(), ErrorFrame> {
+        self.ask(|req| Unbind { req, key }.into()).await.map(expect_ok)
+    }
+
+    /// Disconnects others.
+    pub async fn disconnect(
+        &mut self,
+        keys: Vec<PublicKey>,
+        kick: bool,
+    ) -> Result<Disconnected, ErrorFrame> {
+        match self.ask(|req| Disconnect { req, keys, all: false, kick }.into()).await? {
+            Frame::Disconnected(done) => Ok(done),
+            other => panic!("not an answer to disconnect: {other:?}"),
         }
     }
 
@@ -360,11 +465,17 @@ impl Client {
     }
 }
 
+fn expect_ok(answer: Frame) {
+    assert!(matches!(answer, Frame::Ok(_)), "{answer:?}");
+}
+
 /// Which request a frame answers.
 fn req_of(frame: &Frame) -> Option<u64> {
     match frame {
         Frame::Accepted(f) => Some(f.req),
         Frame::Bound(f) => Some(f.req),
+        Frame::RecipientsChanged(f) => Some(f.req),
+        Frame::Disconnected(f) => Some(f.req),
         Frame::Peers(f) => Some(f.req),
         Frame::Invites(f) => Some(f.req),
         Frame::Ok(f) => Some(f.req),

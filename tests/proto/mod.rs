@@ -6,6 +6,7 @@
 //!   encoding and can send bytes that are no frame.
 //! - [`Proxy`] stands between nodes and broker and rewrites frames: the hostile broker.
 //!   [`Cutter`] only cuts connections.
+//! - [`Post`] is a message to a group, whose wraps a test gives to whom it likes.
 //! - [`http`] makes requests that no client of ours makes.
 //!
 //! Waits are for events, bounded by [`PATIENCE`].
@@ -15,6 +16,7 @@
 #![allow(clippy::disallowed_methods, clippy::missing_panics_doc, clippy::large_futures)]
 
 mod client;
+mod group;
 pub mod http;
 mod link;
 mod node;
@@ -29,6 +31,7 @@ use meshwire::{Broker, BrokerConfig, Database, Net, Node, OsNet, Policy, Tls, ap
 use meshwire_signaling::attest::{Attestation, Capabilities, IdentityKind};
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::envelope::{Author, StateHead, Suite, box_key_id};
+use meshwire_signaling::frame::HelloBody;
 use meshwire_signaling::frame::http::{ClaimRequest, CreateMesh};
 use meshwire_signaling::invite::{Chain, Claim, Genesis, InviteLink, Role, mesh_id};
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict};
@@ -42,8 +45,10 @@ use meshwire_transport::http as calls;
 use meshwire_transport::net::random;
 use meshwire_transport::url::BaseUrl;
 use tempfile::TempDir;
+use tokio::runtime::{Handle, Runtime};
 
 pub use client::{Client, Opening, Refused};
+pub use group::Post;
 pub use link::{Certificate, refusal, relay, relay_config};
 pub use node::{Shifted, inbox, outbox_is, send, stop, until, up};
 pub use proxy::{Cutter, Proxy, Side};
@@ -145,8 +150,18 @@ impl Member {
 
     /// Vouches for a session's key.
     pub fn attest(&self, mesh: &MeshId, key: PublicKey) -> Signed {
+        self.vouch(mesh, key, |_| {})
+    }
+
+    /// Vouches for a session's key, with words that `twist` has changed.
+    pub fn vouch(
+        &self,
+        mesh: &MeshId,
+        key: PublicKey,
+        twist: impl FnOnce(&mut Attestation),
+    ) -> Signed {
         let at = now();
-        Attestation {
+        let mut words = Attestation {
             mesh: *mesh,
             member: self.public(),
             key,
@@ -155,8 +170,14 @@ impl Member {
             capabilities: Capabilities::All,
             issued_at: at,
             expires_at: at + HOUR_MS,
-        }
-        .sign(&self.key)
+        };
+        twist(&mut words);
+        words.sign(&self.key)
+    }
+
+    /// A session of this member: a key and an outbox of its own, under the member's chain.
+    pub fn agent(&self) -> Self {
+        Self::new(new_key(), "agent", self.chain.clone())
     }
 }
 
@@ -221,6 +242,11 @@ impl World {
 
     /// With another setup.
     pub async fn with(twist: impl FnOnce(&mut BrokerConfig)) -> Self {
+        Self::on(&Handle::current(), twist).await
+    }
+
+    /// With the broker on a runtime of its own.
+    pub async fn on(runtime: &Handle, twist: impl FnOnce(&mut BrokerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir.path().join("broker"));
         twist(&mut config);
@@ -229,7 +255,7 @@ impl World {
             Tls::Files { cert, .. } => Some(pin_of(cert)),
             _ => None,
         };
-        let broker = Broker::start(Arc::new(OsNet), config).await.unwrap();
+        let broker = start(runtime, config).await;
         let pin = broker.pin().or(pin);
         let base: BaseUrl = broker.url().parse().unwrap();
         let mut token = broker.admin_token().unwrap().clone();
@@ -261,6 +287,24 @@ impl World {
         ana.create_invite(&world, &world.link.secret, |c| c.uses = 1_000).await.unwrap();
         ana.close().await;
         world
+    }
+
+    /// The same world after its broker has been started anew at the same address: stopped in good
+    /// order, or killed with its runtime.
+    pub async fn again(
+        self,
+        killed: Option<Mortal>,
+        twist: impl FnOnce(&mut BrokerConfig),
+    ) -> Self {
+        let mut config = config(&self.dir.path().join("broker"));
+        config.listen = self.broker.addr();
+        config.new_admin_token = false;
+        twist(&mut config);
+        match killed {
+            Some(runtime) => runtime.kill().await,
+            None => self.broker.shutdown().await,
+        }
+        Self { broker: start(&Handle::current(), config).await, ..self }
     }
 
     /// The broker's own secret: what a hostile broker has.
@@ -347,10 +391,69 @@ impl World {
         member: &Member,
         encoding: Encoding,
     ) -> Result<Client, Refused> {
-        let opening = self.dial(encoding).await;
-        let hello = opening.body(&self.mesh, member).sign(&member.key);
-        opening.say(hello, None).await
+        self.connect_as(member, encoding, |_| {}).await
     }
+
+    /// A member's connection with a hello that `twist` has changed, or why there is none.
+    pub async fn connect_as(
+        &self,
+        member: &Member,
+        encoding: Encoding,
+        twist: impl FnOnce(&mut HelloBody),
+    ) -> Result<Client, Refused> {
+        let opening = self.dial(encoding).await;
+        let mut body = opening.body(&self.mesh, member);
+        twist(&mut body);
+        opening.say(body.sign(&member.key), None).await
+    }
+
+    /// A session's own connection, or why there is none.
+    pub async fn delegate(
+        &self,
+        member: &Member,
+        agent: &Member,
+        attestation: &Signed,
+        twist: impl FnOnce(&mut HelloBody),
+    ) -> Result<Client, Refused> {
+        let opening = self.dial(Encoding::MsgPack).await;
+        let mut body = opening.body(&self.mesh, agent);
+        (body.kind, body.member) = (IdentityKind::Session, member.public());
+        twist(&mut body);
+        opening.say(body.sign(&agent.key), Some(attestation.clone())).await
+    }
+}
+
+/// A runtime that ends at once with all its tasks, as if by a kill.
+pub struct Mortal(Option<Runtime>);
+
+impl Mortal {
+    pub fn new() -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Self(Some(builder.worker_threads(1).enable_all().build().unwrap()))
+    }
+
+    pub fn handle(&self) -> &Handle {
+        self.0.as_ref().unwrap().handle()
+    }
+
+    async fn kill(mut self) {
+        let runtime = self.0.take().unwrap();
+        let ending = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE));
+        ending.await.unwrap();
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn start(runtime: &Handle, config: BrokerConfig) -> Broker {
+    let starting = runtime.spawn(Broker::start(Arc::new(OsNet), config));
+    starting.await.unwrap().unwrap()
 }
 
 /// A broker's setup: loopback, a free port, SQLite.

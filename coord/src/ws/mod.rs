@@ -250,5 +250,7 @@ async fn leave(conn: &Arc<Conn>) {
         for key in identities {
             inner.registry.wake(&conn.mesh, &key);
         }
+        // Of a session that was kicked the mail is its member's now.
+        inner.registry.wake(&conn.mesh, &conn.member);
     }
 }

@@ -1,7 +1,7 @@
 -- What a member says of itself (MessagePack), and whether it wants to be listed.
 ALTER TABLE members ADD COLUMN about BLOB;
 ALTER TABLE members ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX members_listed ON members (mesh, key) WHERE hidden = 0;
+CREATE INDEX members_listed ON members (mesh, hidden, key);
 
 -- A member's last word about each group (MessagePack of the signed statement). Leaves stay, so that
 -- an old join cannot come back.
@@ -15,7 +15,7 @@ CREATE TABLE group_statements (
     statement BLOB NOT NULL,
     PRIMARY KEY (mesh, member, name)
 ) WITHOUT ROWID;
-CREATE INDEX groups_joined ON group_statements (mesh, name, member) WHERE joined = 1;
+CREATE INDEX groups_joined ON group_statements (mesh, joined, name, member);
 
 -- Presence that outlives connections and restarts. `about` and `features` are the broker's own
 -- encoding, `attestation` the MessagePack of the signed one.
@@ -44,6 +44,8 @@ ALTER TABLE deliveries ADD COLUMN wrap BLOB;
 ALTER TABLE deliveries ADD COLUMN member BLOB;
 UPDATE deliveries SET member = author;
 DROP INDEX deliveries_by_author;
-CREATE INDEX deliveries_by_member ON deliveries (mesh, recipient, member) WHERE state = 0;
+-- With all that counting reads, so that it reads nothing else.
+CREATE INDEX deliveries_by_member ON deliveries (mesh, recipient, member, expires_at, state)
+    WHERE state = 0;
 -- Whether an envelope still waits for anybody, without a walk over thousands of recipients.
 CREATE INDEX deliveries_open ON deliveries (seq) WHERE state = 0;

@@ -8,15 +8,17 @@
 //! Drive contract: call [`receive`] with what the roster knows of the author. On
 //! [`Verdict::Accept`] store the item, then answer with the [`Answerer`]: `delivered` for a new row
 //! or a duplicate, [`Answerer::refused`] with `conflict` for another content under the same id. On
-//! [`Verdict::Late`] ask the store whether it had arrived in time. On [`Verdict::NeedChain`] fetch
+//! [`Verdict::Late`] ask the store whether it had arrived in time. On [`Verdict::Gone`] answer with its
+//! receipt. On [`Verdict::NeedChain`] fetch
 //! the author's chain and call again, or refuse. Nothing surfaces that did not pass every step: a
 //! body that cannot be opened is refused, never shown (inventory appendix 7, defect 12).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use meshwire_signaling::attest::{Attestation, IdentityKind};
+use meshwire_signaling::attest::{Attestation, IdentityKind, capability};
 use meshwire_signaling::envelope::{EnvelopeError, Proof, Suite, box_key_id};
+use meshwire_signaling::frame::code;
 use meshwire_signaling::invite::{Chain, Member};
 use meshwire_signaling::limits::{SKEW, ms};
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
@@ -35,6 +37,8 @@ pub const MAX_KIND: usize = 127;
 #[derive(Clone, Debug)]
 pub struct Keys {
     mesh: MeshId,
+    /// The member's key, for groups.
+    member: Option<PublicKey>,
     mine: HashMap<PublicKey, (IdentityKind, Arc<PairCache>)>,
 }
 
@@ -42,11 +46,14 @@ impl Keys {
     /// None yet.
     #[must_use]
     pub fn new(mesh: MeshId) -> Self {
-        Self { mesh, mine: HashMap::new() }
+        Self { mesh, member: None, mine: HashMap::new() }
     }
 
     /// Adds an identity.
     pub fn insert(&mut self, kind: IdentityKind, pairs: Arc<PairCache>) {
+        if kind == IdentityKind::Member {
+            self.member = Some(pairs.key().public());
+        }
         self.mine.insert(pairs.key().public(), (kind, pairs));
     }
 
@@ -61,12 +68,14 @@ impl Keys {
         &self.mesh
     }
 
-    /// The pairs of the identity that `target` names, if it is ours and of the kind named.
+    /// The pairs of the identity that `target` names, if it is ours and of the kind named; of the
+    /// member for groups, whose wraps are never for sessions.
     fn of(&self, target: &Target) -> Option<(PublicKey, &PairCache)> {
         let (key, kind) = match target {
             Target::Member { key } => (key, IdentityKind::Member),
             Target::Session { key } => (key, IdentityKind::Session),
             Target::Service { key } => (key, IdentityKind::Service),
+            Target::Group { .. } => (self.member.as_ref()?, IdentityKind::Member),
             _ => return None,
         };
         let (ours, pairs) = self.mine.get(key)?;
@@ -168,6 +177,11 @@ impl Answerer {
         self.receipt(Outcome::Delivered, None)
     }
 
+    /// What it was for has ended; to be made by the member in its place.
+    fn gone(&self) -> Receipt {
+        self.receipt(Outcome::Gone, Some(code::TARGET_GONE))
+    }
+
     /// Refused for good; `reason` is one of [`meshwire_signaling::receipt::reason`].
     #[must_use]
     pub fn refused(&self, reason: &str) -> Receipt {
@@ -213,6 +227,17 @@ pub enum Verdict {
     /// Past its expiry. If the store has seen this author, id and hash, it was delivered in time
     /// and the ack was lost: answer `delivered`, else `refused(expired)`.
     Late(Answerer),
+    /// It is for a session of ours that has ended: answer with the member's receipt.
+    Gone {
+        /// The envelope's author.
+        author: PublicKey,
+        /// The envelope.
+        id: EnvelopeId,
+        /// The session.
+        session: PublicKey,
+        /// By the member.
+        receipt: Receipt,
+    },
     /// The author is unknown and the envelope brings no proof.
     NeedChain(Answerer),
     /// Not now: its time lies ahead of our clock, so one of the two clocks is wrong.
@@ -229,15 +254,24 @@ pub enum Verdict {
     },
 }
 
-/// Judges `envelope` at `now`. `known` is what the roster has under the author's key, if anything;
-/// for sessions and services, what it has of the member behind the proof's attestation.
+/// What decides, beside the envelope itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Desk<'a> {
+    /// Our identities.
+    pub keys: &'a Keys,
+    /// What the roster has under the author's key, if anything; for sessions and services, what it
+    /// has of the member behind the proof's attestation.
+    pub known: Option<&'a Known>,
+    /// Whether the target is a session of ours that has ended.
+    pub ended: bool,
+    /// Now, Unix milliseconds.
+    pub now: UnixMillis,
+}
+
+/// Judges `envelope`.
 #[must_use]
-pub fn receive(
-    keys: &Keys,
-    envelope: &Envelope,
-    known: Option<&Known>,
-    now: UnixMillis,
-) -> Verdict {
+pub fn receive(desk: Desk<'_>, envelope: &Envelope) -> Verdict {
+    let Desk { keys, known, now, .. } = desk;
     let header = match envelope.header() {
         Ok(header) => header,
         Err(e) => return Verdict::Discard { detail: e.to_string() },
@@ -246,7 +280,13 @@ pub fn receive(
     let refuse = |reason, receipt, detail: String| {
         Verdict::Refuse(Box::new(Refusal { author, id, reason, receipt, detail }))
     };
-    let Some((recipient, pairs)) = keys.of(&header.target) else {
+    // The member answers for its sessions that have ended.
+    let ended = if desk.ended { header.target.key() } else { None };
+    let target = match (ended, keys.member) {
+        (Some(_), Some(key)) => &Target::Member { key },
+        _ => &header.target,
+    };
+    let Some((recipient, pairs)) = keys.of(target) else {
         return refuse(reason::UNSUPPORTED, None, format!("not for us: {:?}", header.target));
     };
     // No receipt before this holds: a MAC over a stranger's bytes would be an oracle.
@@ -259,25 +299,38 @@ pub fn receive(
         Err(e) => return refuse(reason::UNDECRYPTABLE, None, e.to_string()),
     };
     let answer = Answerer { mesh: keys.mesh, author, id, hash, recipient, pair };
-    let no = |reason, detail: String| refuse(reason, Some(answer.refused(reason)), detail);
+    let no = |reason, detail: String| {
+        // The ended session's own word would be needed, and its key is gone.
+        let receipt = ended.is_none().then(|| answer.refused(reason));
+        refuse(reason, receipt, detail)
+    };
 
     if header.sent_at > now.saturating_add(ms(SKEW)) {
         return Verdict::Later { author, id };
     }
     match header.check(now) {
         Ok(()) => {}
+        Err(EnvelopeError::Expired) if ended.is_some() => {
+            return no(reason::EXPIRED, "for an ended session".into());
+        }
         Err(EnvelopeError::Expired) => return Verdict::Late(answer),
         Err(e) => return no(reason::UNSUPPORTED, e.to_string()),
     }
-    if header.channel != Channel::Dm || header.suite != Suite::Box {
-        let detail = format!("channel {:?}, suite {:?}", header.channel, header.suite);
-        return no(reason::UNSUPPORTED, detail);
-    }
-    let who = match membership(&keys.mesh, &header, envelope.proof.as_deref(), known) {
+    let needed = match (header.channel, header.suite) {
+        (Channel::Dm, Suite::Box) => capability::DM,
+        (Channel::Group, Suite::Wrap) => capability::GROUP,
+        (channel, suite) => {
+            return no(reason::UNSUPPORTED, format!("channel {channel:?}, suite {suite:?}"));
+        }
+    };
+    let who = match membership(&keys.mesh, &header, envelope.proof.as_deref(), known, needed) {
         Ok(Some(who)) => who,
         Ok(None) => return Verdict::NeedChain(answer),
         Err(detail) => return no(reason::UNTRUSTED_SENDER, detail),
     };
+    if let Some(session) = ended {
+        return Verdict::Gone { author, id, session, receipt: answer.gone() };
+    }
     let content = match open(envelope, &header, &recipient, &answer.pair) {
         Ok(content) => content,
         Err(detail) => return no(reason::UNDECRYPTABLE, detail),
@@ -315,12 +368,14 @@ struct Who {
     proven: Option<Box<(Member, Chain)>>,
 }
 
-/// Which member stands behind the author. None: nothing is known and nothing is shown.
+/// Which member stands behind the author, whose attestation must allow `needed` where it is no member.
+/// None: nothing is known and nothing is shown.
 fn membership(
     mesh: &MeshId,
     header: &Header,
     proof: Option<&Proof>,
     known: Option<&Known>,
+    needed: &str,
 ) -> Result<Option<Who>, String> {
     let author = header.from.key;
     let known_who = |k: &Known| Who { member: k.key, name: k.name.clone(), proven: None };
@@ -352,11 +407,13 @@ fn membership(
     };
     let attested = Attestation::verify(signed, mesh, &who.member, header.sent_at)
         .map_err(|e| format!("attestation: {e}"))?;
-    if attested.key == author {
-        Ok(Some(who))
-    } else {
-        Err("the attestation is for another key".into())
+    if attested.key != author {
+        return Err("the attestation is for another key".into());
     }
+    if !attested.capabilities.allow(needed) {
+        return Err(format!("its member does not allow it: no capability {needed}"));
+    }
+    Ok(Some(who))
 }
 
 /// Decrypts, and checks what nobody could check before.
@@ -366,10 +423,18 @@ fn open(
     recipient: &PublicKey,
     pair: &Pair,
 ) -> Result<Content, String> {
-    if box_key_id(recipient).is_ok_and(|id| id != header.key_id) {
-        return Err("the key id names another key".into());
-    }
-    let content = envelope.open_box(pair).map_err(|e| e.to_string())?;
+    let content = if header.suite == Suite::Wrap {
+        let wrap = envelope.wraps.iter().find(|w| w.to == *recipient);
+        let wrap = wrap.ok_or("there is no wrap for us")?;
+        let commitment = Hash::try_from(&header.key_id[..]).map_err(|e| e.to_string())?;
+        let key = wrap.open(pair, &commitment).map_err(|e| format!("the wrap: {e}"))?;
+        envelope.open_with(&key).map_err(|e| e.to_string())?
+    } else {
+        if box_key_id(recipient).is_ok_and(|id| id != header.key_id) {
+            return Err("the key id names another key".into());
+        }
+        envelope.open_box(pair).map_err(|e| e.to_string())?
+    };
     if content.seq == 0 || content.floor == 0 || content.floor > content.seq {
         return Err(format!("seq {} and floor {} make no sense", content.seq, content.floor));
     }

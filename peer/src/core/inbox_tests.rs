@@ -1,6 +1,7 @@
 use meshwire_signaling::attest::Capabilities;
 use meshwire_signaling::envelope::{Author, StateHead};
 use meshwire_signaling::invite::{Capability, Claim, Countersign, Genesis, Link, Role};
+use meshwire_signaling::seal::ContentKey;
 use meshwire_signaling::sign::{Signed, domains};
 use meshwire_signaling::{Durability, SecretKey};
 
@@ -116,6 +117,25 @@ impl World {
         receive(&self.keys, envelope, Some(&self.known()), NOW)
     }
 
+    /// An envelope by `author` to the group `ops`, with a wrap for ana.
+    fn group(&self, author: &SecretKey, twist: impl FnOnce(&mut Header)) -> Envelope {
+        let plain = self.envelope(author, |_, _| {});
+        let content = plain.open_box(&Pair::new(&self.ana, &author.public()).unwrap()).unwrap();
+        let key = ContentKey::new([9; 32]);
+        let mut header = Header {
+            channel: Channel::Group,
+            target: Target::Group { name: "ops".into() },
+            suite: Suite::Wrap,
+            key_id: key.commitment().0.to_vec().into(),
+            ..plain.header().unwrap()
+        };
+        twist(&mut header);
+        let mut env = Envelope::seal_group(&self.mesh, author, &header, &key, &[8; 24], &content);
+        let to = self.ana.public();
+        env.wraps.push(key.wrap(&Pair::new(author, &to).unwrap(), to, &[6; 24]));
+        env
+    }
+
     /// Whether `receipt` convinces the author of `envelope`.
     fn convinces(&self, receipt: &Receipt, author: &SecretKey, envelope: &Envelope) -> bool {
         let (sender, recipient) = (author.public(), self.ana.public());
@@ -123,6 +143,11 @@ impl World {
         let pair = Pair::new(author, &recipient).unwrap();
         receipt.verify(&pair, ends, &envelope.hash(&self.mesh))
     }
+}
+
+/// Judges without an ended session.
+fn receive(keys: &Keys, envelope: &Envelope, known: Option<&Known>, now: u64) -> Verdict {
+    super::receive(Desk { keys, known, ended: false, now }, envelope)
 }
 
 fn accepted(verdict: Verdict) -> Accepted {
@@ -231,6 +256,91 @@ fn a_session_is_its_member_by_an_attestation_valid_when_it_sent() {
     // Without the roster the chain in the proof is verified and handed on.
     let a = accepted(receive(&w.keys, &env, None, NOW));
     assert_eq!(a.proven.unwrap().0.key, w.bob.public());
+}
+
+#[test]
+fn a_session_writes_only_what_its_member_allows() {
+    let w = world();
+    let session = key(40);
+    let allows = |words: &[&str], group: bool| {
+        let mut env =
+            if group { w.group(&session, |_| {}) } else { w.envelope(&session, |_, _| {}) };
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        let capabilities = Capabilities::List(words);
+        let attestation = Attestation { capabilities, ..attestation(&w, &session, &w.bob) };
+        env.proof = w.proof(Some(attestation.sign(&w.bob)));
+        match w.receive(&env) {
+            Verdict::Accept(_) => true,
+            verdict => {
+                assert_eq!(refused(verdict).reason, reason::UNTRUSTED_SENDER);
+                false
+            }
+        }
+    };
+    assert!(allows(&["dm"], false) && allows(&["group"], true) && allows(&["x", "dm"], false));
+    assert!(!allows(&["dm"], true) && !allows(&["group"], false));
+    assert!(!allows(&[], false) && !allows(&["inbox", "presence"], true));
+}
+
+#[test]
+fn a_groups_mail_opens_with_our_wrap_alone() {
+    let w = world();
+    let env = w.group(&w.bob, |_| {});
+    let a = accepted(w.receive(&env));
+    assert_eq!((a.item.channel, a.item.recipient), (Channel::Group, w.ana.public()));
+    assert_eq!(a.item.target, Target::Group { name: "ops".into() });
+    assert_eq!(a.item.content, b"hello");
+    assert!(w.convinces(&a.answer.delivered(), &w.bob, &env), "the receipt is by the member");
+
+    let undecryptable = |env: Envelope| {
+        assert_eq!(refused(w.receive(&env)).reason, reason::UNDECRYPTABLE);
+    };
+    undecryptable(Envelope { wraps: vec![], ..env.clone() });
+    let mut other = env.clone();
+    other.wraps[0].to = w.bob.public();
+    undecryptable(other);
+    // A wrap of another key than the one that the signature commits to.
+    let mut swapped = env.clone();
+    let pair = Pair::new(&w.bob, &w.ana.public()).unwrap();
+    swapped.wraps[0] = ContentKey::new([1; 32]).wrap(&pair, w.ana.public(), &[6; 24]);
+    undecryptable(swapped);
+    undecryptable(w.group(&w.bob, |h| h.key_id = vec![1, 2].into()));
+    // Suites and channels do not mix.
+    let mixed = w.group(&w.bob, |h| h.suite = Suite::Box);
+    assert_eq!(refused(w.receive(&mixed)).reason, reason::UNSUPPORTED);
+}
+
+#[test]
+fn mail_for_an_ended_session_is_answered_by_its_member() {
+    let w = world();
+    let session = key(50).public();
+    let to_session = |h: &mut Header, _: &mut Content| {
+        h.target = Target::Session { key: session };
+        h.key_id = box_key_id(&session).unwrap();
+    };
+    let env = w.envelope(&w.bob, to_session);
+    let known = w.known();
+    let judge = |known, now, env: &Envelope| {
+        super::receive(Desk { keys: &w.keys, known, ended: true, now }, env)
+    };
+    let Verdict::Gone { author, session: by, receipt, .. } = judge(Some(&known), NOW, &env) else {
+        panic!("not gone");
+    };
+    assert_eq!((author, by), (w.bob.public(), session));
+    assert_eq!((receipt.verdict, receipt.by), (Outcome::Gone, w.ana.public()));
+    assert!(w.convinces(&receipt, &w.bob, &env));
+    // Strangers do not learn of it, and nobody gets a receipt that the member may not make.
+    assert!(matches!(judge(None, NOW, &env), Verdict::NeedChain(_)));
+    let stranger = w.envelope(&key(66), to_session);
+    let mut stranger = stranger;
+    stranger.proof = w.proof(None);
+    let r = refused(judge(None, NOW, &stranger));
+    assert_eq!((r.reason, r.receipt), (reason::UNTRUSTED_SENDER, None));
+    let r = refused(judge(Some(&known), NOW + 10_000, &env));
+    assert_eq!((r.reason, r.receipt), (reason::EXPIRED, None));
+    let mut forged = env.clone();
+    forged.sig.0[3] ^= 1;
+    assert_eq!(refused(judge(Some(&known), NOW, &forged)).receipt, None);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //!    any of them past expires_at -> expired ; refused for good -> failed
 //!    expired | failed -> delivered          the recipient's receipt has the last word
 //!    pending | expired | failed -> aborted  requeued under a new id
+//!    any open state -> aborted              its session has ended: goes to the member under a new id
 //! ```
 //!
 //! Drive contract: a store asks [`advance`] before each change of state and refuses what it forbids;
@@ -112,6 +113,13 @@ impl OutboxState {
     #[must_use]
     pub const fn may_requeue(self) -> bool {
         matches!(self, Self::Pending | Self::Expired | Self::Failed)
+    }
+
+    /// Whether another message, to a session's member, may take the row's place once the session is
+    /// known to have ended: whatever path has it, nobody will open it.
+    #[must_use]
+    pub const fn may_redirect(self) -> bool {
+        self.is_open()
     }
 }
 

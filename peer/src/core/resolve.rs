@@ -1,10 +1,13 @@
-//! Whom a person means: a member's name, its key, or the start of its key (design section 3).
+//! Whom a person means: a member's name, its key, or the start of its key (design section 3); for
+//! sessions and services `member/name`, their key or its start, or their plain name where no member
+//! has it.
 //!
 //! A name wins over nothing: two members of one name, in one mesh or in two, are an error that
 //! lists both, and so is a prefix of two keys. What is listed can be typed back.
 
 use std::fmt;
 
+use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::{MeshId, PublicKey};
 
 /// Shortest accepted start of a key, in hex characters (design section 3).
@@ -16,7 +19,7 @@ const ALIKE: f64 = 0.75;
 /// Longest text that is compared with names: comparing costs the product of the lengths.
 const MAX_COMPARED: usize = 128;
 
-/// A member that could be meant.
+/// A member, session or service that could be meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its mesh.
@@ -27,11 +30,52 @@ pub struct Candidate {
     pub key: PublicKey,
     /// Its name.
     pub name: String,
+    /// What it is.
+    pub kind: IdentityKind,
+    /// Its member; the same key for members.
+    pub member: PublicKey,
+    /// The member's name.
+    pub member_name: String,
+}
+
+impl Candidate {
+    /// A member.
+    #[must_use]
+    pub fn member(mesh: MeshId, mesh_name: String, key: PublicKey, name: String) -> Self {
+        let (kind, member_name) = (IdentityKind::Member, name.clone());
+        Self { mesh, mesh_name, key, name, kind, member: key, member_name }
+    }
+
+    /// Whether it is a member.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.kind == IdentityKind::Member
+    }
+
+    /// Its name as it can be typed anywhere: `member/name` for sessions and services.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        if self.is_member() {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.member_name, self.name)
+        }
+    }
+
+    /// Whether `text` is its [`Self::full_name`], with the member's key or its start for the name.
+    fn is_full(&self, text: &str) -> bool {
+        let member = text.strip_suffix(self.name.as_str()).and_then(|m| m.strip_suffix('/'));
+        !self.is_member()
+            && member.is_some_and(|m| {
+                m == self.member_name
+                    || (m.len() >= MIN_PREFIX && self.member.to_string().starts_with(m))
+            })
+    }
 }
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} in mesh {}", self.name, self.key.short(), self.mesh_name)
+        write!(f, "{} {} in mesh {}", self.full_name(), self.key.short(), self.mesh_name)
     }
 }
 
@@ -40,6 +84,8 @@ impl fmt::Display for Candidate {
 pub enum Ambiguity {
     /// Several keys of one mesh carry the name.
     SameName,
+    /// Several sessions carry the plain name.
+    SessionName,
     /// The name, or key, is there in several meshes.
     SeveralMeshes,
     /// Several keys start like this.
@@ -91,6 +137,9 @@ fn advice(why: Ambiguity) -> &'static str {
         Ambiguity::SameName => {
             "two keys carry this name, so check which is the right one and give its first 16 characters"
         }
+        Ambiguity::SessionName => {
+            "say whose with member/name, or give the first 16 characters of its key"
+        }
         Ambiguity::SeveralMeshes => "say which with --mesh",
         Ambiguity::Prefix => "give more of the key",
     }
@@ -105,9 +154,17 @@ fn nearest_text(nearest: Option<&Candidate>) -> String {
 /// # Errors
 /// [`ResolveError`], whose texts say what would be valid.
 pub fn resolve(text: &str, members: &[Candidate]) -> Result<Candidate, ResolveError> {
-    let by_name = pick(members, |c| c.name == text);
+    let by_name = pick(members, |c| c.is_member() && c.name == text);
     if !by_name.is_empty() {
         return only(text, by_name, Ambiguity::SameName);
+    }
+    let whole = pick(members, |c| c.is_full(text));
+    if !whole.is_empty() {
+        return only(text, whole, Ambiguity::SameName);
+    }
+    let plain = pick(members, |c| !c.is_member() && c.name == text);
+    if !plain.is_empty() {
+        return only(text, plain, Ambiguity::SessionName);
     }
     let hex = !text.is_empty()
         && text.len() <= 64
@@ -129,7 +186,7 @@ pub fn resolve(text: &str, members: &[Candidate]) -> Result<Candidate, ResolveEr
 /// Those that fit, each once, by mesh and name.
 fn pick(members: &[Candidate], fits: impl Fn(&Candidate) -> bool) -> Vec<Candidate> {
     let mut out: Vec<Candidate> = members.iter().filter(|c| fits(c)).cloned().collect();
-    let order = |c: &Candidate| (c.mesh_name.clone(), c.mesh, c.name.clone(), c.key);
+    let order = |c: &Candidate| (c.mesh_name.clone(), c.mesh, c.full_name(), c.key);
     out.sort_by_cached_key(order);
     out.dedup_by_key(|c| (c.mesh, c.key));
     out
@@ -148,9 +205,9 @@ fn only(text: &str, found: Vec<Candidate>, why: Ambiguity) -> Result<Candidate, 
 }
 
 fn nearest_member<'m>(text: &str, members: &'m [Candidate]) -> Option<&'m Candidate> {
-    let names: Vec<&str> = members.iter().map(|c| c.name.as_str()).collect();
+    let names: Vec<String> = members.iter().map(Candidate::full_name).collect();
     let name = nearest(text, &names)?;
-    members.iter().find(|c| c.name == name)
+    members.iter().find(|c| c.full_name() == name)
 }
 
 /// The name that is most like `text`, if one is like enough to be meant.
@@ -175,12 +232,13 @@ mod tests {
     fn member(mesh: u8, name: &str, key: &str) -> Candidate {
         let mut bytes = [0xee; 32];
         hex::decode_to_slice(key, &mut bytes[..key.len() / 2]).unwrap();
-        Candidate {
-            mesh: MeshId([mesh; 32]),
-            mesh_name: format!("mesh{mesh}"),
-            key: PublicKey(bytes),
-            name: name.into(),
-        }
+        let mesh_name = format!("mesh{mesh}");
+        Candidate::member(MeshId([mesh; 32]), mesh_name, PublicKey(bytes), name.into())
+    }
+
+    fn session(of: &Candidate, name: &str, key: &str) -> Candidate {
+        let kind = IdentityKind::Session;
+        Candidate { name: name.into(), kind, key: member(1, "", key).key, ..of.clone() }
     }
 
     fn world() -> Vec<Candidate> {
@@ -285,6 +343,34 @@ mod tests {
                 panic!("{slip} means nobody");
             };
             assert_eq!(nearest.unwrap().name, "bob", "{slip}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_named_with_their_member_or_alone_where_no_member_has_the_name() {
+        let world = world();
+        let (bob, carla) = (&world[1], &world[2]);
+        let mut all = world.clone();
+        all.push(session(bob, "build", "11111111aa000001"));
+        all.push(session(carla, "build", "11111111aa000002"));
+        all.push(session(bob, "test", "22222222aa000001"));
+        all.push(session(bob, "dora", "33333333aa000001"));
+        let got = |text: &str| resolve(text, &all).map(|c| c.to_string());
+        assert_eq!(got("bob/build").unwrap(), "bob/build 11111111aa000001 in mesh mesh1");
+        assert_eq!(got("carla/build").unwrap(), "carla/build 11111111aa000002 in mesh mesh1");
+        assert_eq!(got("bbbbbbbb00000001/test").unwrap(), got("bob/test").unwrap());
+        assert_eq!(got("22222222").unwrap(), got("bob/test").unwrap());
+        assert_eq!(got("test").unwrap(), got("bob/test").unwrap());
+        assert!(got("dora").unwrap().starts_with("dora aaaaaaab"), "the member of that name");
+        assert_eq!(got("bob").unwrap(), "bob bbbbbbbb00000001 in mesh mesh1");
+        let e = resolve("build", &all).unwrap_err();
+        assert!(matches!(e, ResolveError::Ambiguous { why: Ambiguity::SessionName, .. }));
+        assert!(e.to_string().contains("member/name"), "{e}");
+        assert!(e.to_string().contains("bob/build 11111111aa000001"), "{e}");
+        let near = resolve("bob/bulid", &all).unwrap_err().to_string();
+        assert!(near.contains("did you mean bob/build"), "{near}");
+        for nobody in ["ana/test", "bob/", "/test", "eeeeeeee00000001/test"] {
+            assert!(resolve(nobody, &all).is_err(), "{nobody}");
         }
     }
 }

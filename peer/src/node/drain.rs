@@ -8,17 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use meshwire_signaling::EnvelopeId;
+use meshwire_signaling::frame::{code, feature};
+use meshwire_signaling::{EnvelopeId, PublicKey, Target};
 use meshwire_transport::fault;
 use meshwire_transport::link::{Handed, LinkError, MessageLink as _, PathKind};
 use meshwire_transport::net::jitter;
 use tokio::time::Duration;
 
 use super::events::Event;
+use super::groups::without;
 use super::mesh::Mesh;
+use super::seal::to_send;
+use super::{outbox, regroup};
+use crate::core::group::RecipientState;
 use crate::core::outbox::{Disposition, judge, retry_delay_ms};
-use crate::store::{OutboxRow, Step, StepTo, Stepped, StoreError};
+use crate::store::{OutboxMeta, OutboxRow, Step, StepTo, Stepped, StoreError};
 
 /// Rows on the link whose tickets are open.
 const WINDOW: usize = 256;
@@ -28,8 +34,18 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What became of one row.
 struct Outcome {
     id: EnvelopeId,
+    author: PublicKey,
     attempts: u32,
-    result: Result<Handed, LinkError>,
+    end: End,
+}
+
+enum End {
+    /// The link's answer.
+    Link(Result<Handed, LinkError>),
+    /// The broker cannot carry such mail; in words.
+    Unfit(String),
+    /// Another message goes on in its place.
+    Replaced,
 }
 
 /// Runs until it is dropped.
@@ -50,15 +66,8 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
                         fault::pause_at(fault::ENQUEUED).await;
                     }
                     for row in rows {
-                        let (id, attempts) = (row.meta.id, row.meta.attempts);
-                        let ticket = mesh.link.send(row.envelope).await;
-                        open.push(async move {
-                            let result = match ticket {
-                                Ok(ticket) => ticket.await,
-                                Err(e) => Err(e),
-                            };
-                            Outcome { id, attempts, result }
-                        });
+                        let handed = hand(&mesh, row).await;
+                        open.push(handed);
                     }
                     next = if full { None } else { until_due(&mesh).await };
                 }
@@ -103,27 +112,88 @@ async fn until_due(mesh: &Mesh) -> Option<Duration> {
     }
 }
 
+/// Hands one row to the link, in the order of these calls; what is left to do is in the future.
+async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
+    let (id, author, attempts) = (row.meta.id, row.meta.author, row.meta.attempts);
+    if let Some(lacking) = lacking(mesh, &row.meta) {
+        return async move { Outcome { id, author, attempts, end: End::Unfit(lacking) } }.boxed();
+    }
+    let kept = needs_care(&row.meta).then(|| row.clone());
+    let ticket = mesh.link.send(to_send(row.envelope, &author)).await;
+    let mesh = mesh.clone();
+    async move {
+        let result = match ticket {
+            Ok(ticket) => ticket.await,
+            Err(e) => Err(e),
+        };
+        let end = match (result, kept) {
+            (Err(e @ LinkError::RecipientsChanged { .. }), Some(row)) => {
+                End::Link(regroup::follow(&mesh, row, e).await)
+            }
+            (Err(LinkError::Refused(frame)), Some(row)) if frame.code == code::TARGET_GONE => {
+                if outbox::redirect(&mesh, &row).await {
+                    End::Replaced
+                } else {
+                    End::Link(Err(LinkError::Refused(frame)))
+                }
+            }
+            (result, _) => End::Link(result),
+        };
+        Outcome { id, author, attempts, end }
+    }
+    .boxed()
+}
+
+/// Whether a refusal may ask for the row once more.
+fn needs_care(meta: &OutboxMeta) -> bool {
+    !matches!(meta.target, Target::Member { .. })
+}
+
+/// What the broker would need for such a row and lacks, in words.
+fn lacking(mesh: &Mesh, meta: &OutboxMeta) -> Option<String> {
+    let needs = [
+        (matches!(meta.target, Target::Group { .. }), feature::GROUPS),
+        (meta.author != mesh.row.self_key, feature::DELEGATES),
+    ];
+    let lacks = |f: &str| mesh.broker_has(f) == Some(false);
+    let missing = needs.into_iter().find(|(needed, f)| *needed && lacks(f))?.1;
+    Some(format!("the broker lacks {missing}: {}", without(missing)))
+}
+
 /// Moves rows on, in one transaction, and tells of it.
 async fn settle(mesh: &Mesh, outcomes: Vec<Outcome>) {
-    let steps: Vec<Step> = outcomes
-        .into_iter()
-        .map(|o| Step { mesh: mesh.id(), id: o.id, to: step(mesh, o.attempts, o.result) })
-        .collect();
+    let steps: Vec<Authored> = outcomes.into_iter().flat_map(|o| steps(mesh, o)).collect();
     while let Err(e) = apply(mesh, &steps).await {
         tracing::error!(error = %e, "the outbox cannot be written");
         tokio::time::sleep(RETRY).await;
     }
 }
 
-fn step(mesh: &Mesh, attempts: u32, result: Result<Handed, LinkError>) -> StepTo {
+fn steps(mesh: &Mesh, outcome: Outcome) -> Vec<Authored> {
+    let Outcome { id, author, attempts, end } = outcome;
+    let to = |to| (author, Step { mesh: mesh.id(), id, to });
     let now = mesh.now();
-    let path = path_word(mesh.link.kind()).to_owned();
-    let error = match result {
+    match end {
+        End::Replaced => Vec::new(),
+        End::Unfit(reason) => vec![to(StepTo::Failed { reason })],
         // Even `delivered` counts only with the recipient's receipt, which the broker keeps for us.
-        Ok(_) => return StepTo::Relayed { at: now, path },
-        Err(error) => error,
-    };
-    match judge(&error) {
+        End::Link(Ok(handed)) => {
+            let path = path_word(mesh.link.kind()).to_owned();
+            let full = handed.full.into_iter().map(|key| StepTo::Recipient {
+                key,
+                to: RecipientState::Failed,
+                reason: Some(code::QUEUE_FULL.to_owned()),
+                at: now,
+            });
+            [StepTo::Relayed { at: now, path }].into_iter().chain(full).map(to).collect()
+        }
+        End::Link(Err(error)) => vec![to(refused(mesh, attempts, &error))],
+    }
+}
+
+fn refused(mesh: &Mesh, attempts: u32, error: &LinkError) -> StepTo {
+    let now = mesh.now();
+    match judge(error) {
         Disposition::Wait => StepTo::Retry { next_attempt_at: now, reason: error.to_string() },
         Disposition::Retry { after_ms, reason } => {
             let random = jitter(mesh.services.net.as_ref(), u64::MAX);
@@ -143,24 +213,31 @@ fn path_word(kind: PathKind) -> &'static str {
     }
 }
 
+/// A step of a message, with our identity that wrote it.
+pub(super) type Authored = (PublicKey, Step);
+
 /// Applies steps and tells of those that changed something.
-pub(super) async fn apply(mesh: &Mesh, steps: &[Step]) -> Result<(), StoreError> {
-    let done = mesh.store().step(steps).await?;
-    for (step, outcome) in steps.iter().zip(done) {
-        if let Stepped::Done { .. } = outcome {
-            let reason = match &step.to {
-                StepTo::Retry { reason, .. }
-                | StepTo::Expired { reason }
-                | StepTo::Failed { reason } => Some(reason.clone()),
-                _ => None,
-            };
-            let state = step.to.state();
-            tracing::debug!(
-                target: "meshwire::events::outbox",
-                mesh = %mesh.id().short(), id = %step.id, state = state.as_str(), reason
-            );
-            mesh.services.tell(Event::Outbox { mesh: step.mesh, id: step.id, state, reason });
-        }
+pub(super) async fn apply(mesh: &Mesh, steps: &[Authored]) -> Result<Vec<Stepped>, StoreError> {
+    let bare: Vec<Step> = steps.iter().map(|(_, step)| step.clone()).collect();
+    let done = mesh.store().step(&bare).await?;
+    for ((author, step), outcome) in steps.iter().zip(&done) {
+        let state = match (outcome, step.to.state()) {
+            (Stepped::Done { .. }, Some(state)) => state,
+            (Stepped::Recipient { state }, _) => *state,
+            _ => continue,
+        };
+        let reason = match &step.to {
+            StepTo::Retry { reason, .. }
+            | StepTo::Expired { reason }
+            | StepTo::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        };
+        tracing::debug!(
+            target: "meshwire::events::outbox",
+            mesh = %mesh.id().short(), id = %step.id, state = state.as_str(), reason
+        );
+        let (mesh_id, id, author) = (step.mesh, step.id, *author);
+        mesh.services.tell(Event::Outbox { mesh: mesh_id, id, author, state, reason });
     }
-    Ok(())
+    Ok(done)
 }

@@ -1,7 +1,9 @@
 //! What happens at a node, for programs.
 
+use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::{EnvelopeId, MeshId, PublicKey};
 
+use super::identity::Viewer;
 use crate::core::outbox::OutboxState;
 use crate::store::InboxRow;
 
@@ -17,6 +19,8 @@ pub enum Event {
         mesh: MeshId,
         /// The message.
         id: EnvelopeId,
+        /// Our identity that wrote it.
+        author: PublicKey,
         /// Where it is now.
         state: OutboxState,
         /// Why, where that needs a reason.
@@ -31,14 +35,38 @@ pub enum Event {
         /// Why it is not.
         reason: Option<String>,
     },
-    /// A member came, went, or was admitted.
+    /// A member, session or service came or went, or a member was admitted.
     Presence {
+        /// The mesh.
+        mesh: MeshId,
+        /// The identity.
+        key: PublicKey,
+        /// Its member; the same key for members.
+        member: PublicKey,
+        /// What it is.
+        kind: IdentityKind,
+        /// Whether it is there now.
+        online: bool,
+    },
+    /// What a member says of itself, or its groups, changed.
+    PeerChanged {
         /// The mesh.
         mesh: MeshId,
         /// The member.
         member: PublicKey,
-        /// Whether it is there now.
-        online: bool,
+    },
+    /// One of our own sessions started or ended.
+    Session {
+        /// The mesh.
+        mesh: MeshId,
+        /// The session.
+        key: PublicKey,
+        /// Its name.
+        name: String,
+        /// Whether it started.
+        started: bool,
+        /// Why it ended.
+        why: Option<String>,
     },
     /// A name is shown with another key than at first contact: take care.
     NameConflict {
@@ -60,6 +88,29 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether `viewer` gets to hear of this. Sessions hear of mail for them and, where they may read
+    /// it, for their member, of their own messages, of others' presence and of the link: of nothing
+    /// that is another session's (inventory C-013), and no echo of themselves (C-014).
+    #[must_use]
+    pub fn concerns(&self, viewer: &Viewer) -> bool {
+        let Viewer::Session { mesh, key, member, inbox } = viewer else { return true };
+        match self {
+            Self::Message(row) => {
+                let to = row.item.recipient;
+                row.item.mesh == *mesh && (to == *key || (*inbox && to == *member))
+            }
+            Self::Outbox { mesh: of, author, .. } => of == mesh && author == key,
+            Self::Link { mesh: of, .. } | Self::PeerChanged { mesh: of, .. } => of == mesh,
+            Self::Presence { mesh: of, key: who, .. } => of == mesh && who != key,
+            Self::Session { mesh: of, key: who, .. } => of == mesh && who != key,
+            Self::NameConflict { mesh: of, .. } => of == mesh,
+            // For whoever looks after the node.
+            Self::Misbehaviour { .. } => false,
+        }
+    }
+}
+
 /// What hostile brokers and peers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -72,6 +123,8 @@ pub enum Misbehaviour {
     ReusedId,
     /// A member whose certificate chain does not hold.
     FalseMember,
+    /// A group statement that its member has not made.
+    FalseGroup,
 }
 
 impl Misbehaviour {
@@ -83,6 +136,7 @@ impl Misbehaviour {
             Self::TamperedEnvelope => "tampered_envelope",
             Self::ReusedId => "reused_id",
             Self::FalseMember => "false_member",
+            Self::FalseGroup => "false_group",
         }
     }
 }

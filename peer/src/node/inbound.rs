@@ -4,21 +4,22 @@
 
 use std::sync::Arc;
 
-use meshwire_signaling::frame::{Presence, PresenceEvent};
+use meshwire_signaling::attest::Attestation;
+use meshwire_signaling::frame::code;
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
-use meshwire_signaling::{EnvelopeId, PublicKey, UnixMillis};
+use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, UnixMillis};
 use meshwire_transport::fault;
 use meshwire_transport::link::{Answer, Inbound, LinkEvent, MessageLink as _};
 use tokio::sync::mpsc;
 
-use super::drain;
 use super::events::{Event, Misbehaviour};
 use super::mesh::Mesh;
-use super::roster;
-use crate::core::inbox::{Answerer, Item, Verdict, receive};
-use crate::core::order::Waiting;
+use super::{drain, outbox, roster, sessions};
+use crate::core::gate::Arrival;
+use crate::core::group::RecipientState;
+use crate::core::inbox::{Answerer, Desk, Item, Known, Verdict, receive};
 use crate::core::outbox::{OutboxState, by_receipt};
-use crate::store::{Arrived, Step, StepTo, StoreError};
+use crate::store::{Arrived, OutboxRow, Step, StepTo, Stepped, StoreError};
 
 /// Envelopes stored together: the broker's window.
 const BATCH: usize = 64;
@@ -38,7 +39,10 @@ pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) 
                     accept(&mesh, std::mem::take(&mut envelopes)).await;
                     mesh.note_drained();
                 }
-                LinkEvent::Up(_) => mesh.went_up(),
+                LinkEvent::Up(ack) => mesh.went_up(ack.as_deref()),
+                LinkEvent::Unbound { key, reason } => {
+                    sessions::unbound(&mesh, &key, reason).await;
+                }
                 LinkEvent::Down { reason, code, retry_in } => {
                     tracing::info!(
                         target: "meshwire::events::link::down",
@@ -46,7 +50,13 @@ pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) 
                     );
                     mesh.went_down(reason, code);
                 }
-                LinkEvent::Presence(presence) => present(&mesh, *presence).await,
+                LinkEvent::Presence(presence) => roster::present(&mesh, *presence).await,
+                LinkEvent::PeerChanged(peer) => {
+                    if let Some(member) = roster::note(&mesh, *peer).await {
+                        mesh.services.tell(Event::PeerChanged { mesh: mesh.id(), member });
+                    }
+                }
+                LinkEvent::Resync => mesh.refresh.notify_one(),
                 _ => {}
             }
         }
@@ -55,38 +65,22 @@ pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) 
     }
 }
 
-async fn present(mesh: &Arc<Mesh>, p: Presence) {
-    let shown = p.chain.is_some();
-    if let Some(chain) = p.chain {
-        roster::learn(mesh, chain).await;
-    }
-    // Who is no member, whatever the broker says, is not there either.
-    if p.key != p.member || mesh.known(&p.key).await.is_none() {
-        return;
-    }
-    if mesh.known(&p.key).await.is_none() {
-        // The broker's word makes nobody a member; without a chain, the roster may have one.
-        if !shown {
-            mesh.refresh.notify_one();
-        }
-        return;
-    }
-    let online = p.event == PresenceEvent::Joined;
-    mesh.set_online(p.key, online, (p.event != PresenceEvent::Admitted).then_some(p.at));
-    mesh.services.tell(Event::Presence { mesh: mesh.id(), member: p.key, online });
-}
-
 /// Judges, stores and answers envelopes.
 async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
     let mut items: Vec<(Item, UnixMillis)> = Vec::new();
     let mut answerers: Vec<Answerer> = Vec::new();
     for inbound in envelopes {
-        let author = inbound.envelope.header().ok().map(|h| h.from.key);
-        let known = match author {
-            Some(author) => mesh.known(&author).await,
+        let header = inbound.envelope.header().ok();
+        let known = match &header {
+            Some(header) => known(mesh, &inbound.envelope, &header.from.key).await,
             None => None,
         };
-        let verdict = receive(&mesh.keys, &inbound.envelope, known.as_ref(), mesh.now());
+        let target = header.and_then(|h| h.target.key());
+        let keys = mesh.keys();
+        // Looked up after the keys: a session that ends now is in one of the two.
+        let ended = target.is_some_and(|key| mesh.ended(&key));
+        let desk = Desk { keys: &keys, known: known.as_ref(), ended, now: mesh.now() };
+        let verdict = receive(desk, &inbound.envelope);
         if let Verdict::Accept(accepted) = verdict {
             if let Some(proven) = accepted.proven {
                 roster::admit(mesh, proven.0, proven.1).await;
@@ -114,8 +108,7 @@ async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
     for (((item, _), outcome), answerer) in items.iter().zip(outcomes).zip(answerers) {
         let receipt = match outcome {
             Arrived::Inserted(row) => {
-                let (seq, floor) = (item.seq, item.floor);
-                arrived.push(Waiting { counter: item.counter(), seq, floor, row });
+                arrived.push(Arrival::new(item, row));
                 answerer.delivered()
             }
             Arrived::Duplicate => answerer.delivered(),
@@ -128,6 +121,16 @@ async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
         answer(mesh, Answer::Final { from: item.author, id: item.id, receipt }).await;
     }
     mesh.services.surfacer.offer(arrived).await;
+}
+
+/// What the roster has of the author, or of the member that vouches for it.
+async fn known(mesh: &Mesh, envelope: &Envelope, author: &PublicKey) -> Option<Known> {
+    if let Some(known) = mesh.known(author).await {
+        return Some(known);
+    }
+    let signed = envelope.proof.as_ref()?.attestation.as_ref()?;
+    let member = signed.peek::<Attestation>().ok()?.member;
+    mesh.known(&member).await
 }
 
 /// Answers what is not for the inbox.
@@ -163,6 +166,9 @@ async fn decline(mesh: &Arc<Mesh>, inbound: Inbound, verdict: Verdict) {
             };
             answer(mesh, Answer::Final { from: a.author, id: a.id, receipt }).await;
         }
+        Verdict::Gone { author, id, session, receipt } => {
+            answer(mesh, Answer::Gone { from: author, id, by: session, receipt }).await;
+        }
         Verdict::NeedChain(a) => {
             mesh.refresh.notify_one();
             let reason = "unknown author".to_owned();
@@ -185,31 +191,53 @@ async fn answer(mesh: &Mesh, answer: Answer) {
     }
 }
 
+/// Where a receipt leads to.
+enum Noted {
+    /// To these steps; to none for messages that are forgotten.
+    Steps(Vec<StepTo>),
+    /// The session has ended, says its member: the message is to go to that.
+    Gone(Box<OutboxRow>),
+    /// Nowhere: it is not what it says.
+    Forged,
+}
+
 /// Notes receipts that hold, and lets the broker forget them.
 async fn confirm(mesh: &Arc<Mesh>, receipts: Vec<(PublicKey, EnvelopeId, Receipt)>) {
     let mut steps = Vec::new();
     let mut noted = Vec::new();
     for (from, id, receipt) in receipts {
-        match judge(mesh, &from, &id, &receipt).await {
-            Ok(Some(to)) => {
-                steps.extend(to.map(|to| Step { mesh: mesh.id(), id, to }));
-                noted.push((from, id, receipt.by));
-            }
-            Ok(None) => {
+        let to = match judge(mesh, &from, &id, &receipt).await {
+            Ok(Noted::Steps(to)) => to,
+            Ok(Noted::Gone(row)) if outbox::redirect(mesh, &row).await => Vec::new(),
+            Ok(Noted::Gone(_)) => vec![StepTo::Failed { reason: code::TARGET_GONE.to_owned() }],
+            Ok(Noted::Forged) => {
                 let text = format!("the receipt for {id} is not by {}", receipt.by.short());
                 mesh.misbehaved(Misbehaviour::ForgedReceipt, &text);
-                // Or it would come at every connect until the message expires.
-                noted.push((from, id, receipt.by));
+                // Confirmed all the same, or it would come at every connect until the message
+                // expires.
+                Vec::new()
             }
-            // Unconfirmed, it comes again.
-            Err(e) => tracing::error!(error = %e, "a receipt could not be checked"),
-        }
+            Err(e) => {
+                // Unconfirmed, it comes again.
+                tracing::error!(error = %e, "a receipt could not be checked");
+                continue;
+            }
+        };
+        steps.extend(to.into_iter().map(|to| (from, Step { mesh: mesh.id(), id, to })));
+        noted.push((from, id, receipt.by));
     }
-    if !steps.is_empty()
-        && let Err(e) = drain::apply(mesh, &steps).await
-    {
-        tracing::error!(error = %e, "receipts could not be noted; they will come again");
-        return;
+    let done = match drain::apply(mesh, &steps).await {
+        Ok(done) => done,
+        Err(e) => {
+            tracing::error!(error = %e, "receipts could not be noted; they will come again");
+            return;
+        }
+    };
+    for ((_, step), done) in steps.iter().zip(done) {
+        if let (StepTo::Recipient { key, .. }, Stepped::Unknown) = (&step.to, done) {
+            let text = format!("{} is no recipient of {}", key.short(), step.id);
+            mesh.misbehaved(Misbehaviour::ForgedReceipt, &text);
+        }
     }
     for (from, id, by) in noted {
         // A lost confirmation brings the receipt once more.
@@ -217,29 +245,57 @@ async fn confirm(mesh: &Arc<Mesh>, receipts: Vec<(PublicKey, EnvelopeId, Receipt
     }
 }
 
-/// Where a receipt leads to: nowhere for messages that are forgotten. None: it is forged.
+/// Checks a receipt against the message that it is for.
 async fn judge(
     mesh: &Mesh,
     from: &PublicKey,
     id: &EnvelopeId,
     receipt: &Receipt,
-) -> Result<Option<Option<StepTo>>, StoreError> {
-    let Some(row) = mesh.store().outbox_get(&mesh.id(), id).await? else { return Ok(Some(None)) };
-    let ends = Ends { mesh: &mesh.id(), sender: from, recipient: &receipt.by };
-    let pair = mesh.pairs.pair(&receipt.by);
-    let holds = row.meta.author == *from
-        && receipt.by == row.meta.recipient
+) -> Result<Noted, StoreError> {
+    // Without the envelope: a group's is large, and there is a receipt per recipient.
+    let Some(meta) = mesh.store().outbox_meta(&mesh.id(), id).await? else {
+        return Ok(Noted::Steps(Vec::new()));
+    };
+    if meta.author != *from {
+        return Ok(Noted::Forged);
+    }
+    let Some(author) = mesh.identity(from) else {
+        // By a session of ours that has ended: its key is gone, nobody can check the MAC.
+        return Ok(Noted::Steps(Vec::new()));
+    };
+    let (is_group, is_gone) = (meta.target.key().is_none(), receipt.verdict == Outcome::Gone);
+    let expected = match (is_group, is_gone) {
+        // The MAC says that it is by this one; the store knows whether that is a recipient.
+        (true, false) => Some(receipt.by),
+        (true, true) => None,
+        (false, false) => Some(meta.recipient),
         // A member's word that its session is gone needs a session; direct mail has none.
-        && receipt.verdict != Outcome::Gone
-        && pair.is_ok_and(|pair| receipt.verify(&pair, ends, &row.meta.hash));
+        (false, true) => outbox::behind(&meta),
+    };
+    let ends = Ends { mesh: &mesh.id(), sender: from, recipient: &receipt.by };
+    let holds = expected == Some(receipt.by)
+        && author.pairs.pair(&receipt.by).is_ok_and(|pair| receipt.verify(&pair, ends, &meta.hash));
     if !holds {
-        return Ok(None);
+        return Ok(Noted::Forged);
+    }
+    if is_gone {
+        let row = mesh.store().outbox_get(&mesh.id(), id).await?;
+        return Ok(row.map_or(Noted::Steps(Vec::new()), |row| Noted::Gone(Box::new(row))));
     }
     let (state, reason) = by_receipt(receipt);
+    let (at, key) = (mesh.now(), receipt.by);
+    if is_group {
+        let to = match state {
+            OutboxState::Delivered => RecipientState::Delivered,
+            OutboxState::Expired => RecipientState::Expired,
+            _ => RecipientState::Failed,
+        };
+        return Ok(Noted::Steps(vec![StepTo::Recipient { key, to, reason, at }]));
+    }
     let reason = reason.unwrap_or_else(|| "refused".to_owned());
-    Ok(Some(Some(match state {
-        OutboxState::Delivered => StepTo::Delivered { at: mesh.now() },
+    Ok(Noted::Steps(vec![match state {
+        OutboxState::Delivered => StepTo::Delivered { at },
         OutboxState::Expired => StepTo::Expired { reason },
         _ => StepTo::Failed { reason },
-    })))
+    }]))
 }

@@ -15,15 +15,11 @@ use meshwire_transport::net::random;
 use meshwire_transport::url::BaseUrl;
 
 use super::mesh::Mesh;
-use super::{Node, store_error};
+use super::{Node, invalid, store_error};
 use crate::api::{
     ApiError, CreateInvite, CreateMesh, ErrorKind, Invite, InviteRow, Invites, Join, MeshInfo,
 };
 use crate::store::MeshRow;
-
-fn invalid(code: &str, text: impl Into<String>) -> ApiError {
-    ApiError::new(ErrorKind::Invalid, code, text)
-}
 
 fn base_url(text: &str) -> Result<BaseUrl, ApiError> {
     text.parse()
@@ -63,7 +59,7 @@ fn http_error(e: HttpCallError) -> ApiError {
 }
 
 /// A link's error as callers see it.
-fn link_error(e: LinkError) -> ApiError {
+pub(super) fn link_error(e: LinkError) -> ApiError {
     match e {
         LinkError::Refused(frame) => {
             let kind = if frame.permanent { ErrorKind::Denied } else { ErrorKind::Unreachable };
@@ -84,6 +80,7 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn create_mesh(&self, ask: CreateMesh) -> Result<MeshInfo, ApiError> {
+        self.owner_only("found meshes")?;
         let token: AdminToken =
             ask.admin_token.parse().map_err(|e: meshwire_signaling::invite::TokenError| {
                 ApiError::new(ErrorKind::Auth, "bad_token", e.to_string())
@@ -113,7 +110,7 @@ impl Node {
         let signed = Signed::new(&key, domains::GENESIS, &genesis);
         let mesh = mesh_id(&signed);
         // The key first: a mesh whose owner key is lost is lost.
-        self.0.keyring.save(&mesh, &key)?;
+        self.services().keyring.save(&mesh, &key)?;
         let body = CreateMeshBody { genesis: signed.clone() };
         http::create_mesh(net, &base, &token, &body).await.map_err(http_error)?;
         let chain = Chain::owner(signed);
@@ -126,6 +123,7 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn join(&self, ask: Join) -> Result<MeshInfo, ApiError> {
+        self.owner_only("join meshes")?;
         let link: InviteLink =
             ask.invite.parse().map_err(|e: meshwire_signaling::invite::LinkError| {
                 invalid("bad_invite", e.to_string())
@@ -148,7 +146,7 @@ impl Node {
         if terms.invite != invite || issuer.broker != link.broker {
             return Err(dishonest("the broker shows another invite than the link's"));
         }
-        let key = self.0.keyring.load_or_make(&link.mesh, net)?;
+        let key = self.services().keyring.load_or_make(&link.mesh, net)?;
         let claim = Claim {
             mesh: link.mesh,
             invite,
@@ -204,6 +202,7 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn invite(&self, ask: CreateInvite) -> Result<Invite, ApiError> {
+        self.owner_only("invite")?;
         let mesh = self.pick(ask.mesh.as_deref())?;
         if !mesh.row.role.may_invite() {
             let text = format!(
@@ -257,6 +256,7 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn invites(&self, ask: Invites) -> Result<Vec<InviteRow>, ApiError> {
+        self.owner_only("see and end invites")?;
         let mesh = self.pick(ask.mesh.as_deref())?;
         mesh.up().await?;
         if let Some(Ok(invite)) = ask.revoke.as_ref().map(|k| k.parse::<PublicKey>()) {

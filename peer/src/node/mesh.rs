@@ -1,21 +1,25 @@
 //! One mesh of a node: its identity, its link, and what is known of its members right now.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::Encoding;
-use meshwire_signaling::frame::{Features, feature};
+use meshwire_signaling::frame::{Features, HelloAckBody, feature};
 use meshwire_signaling::seal::PairCache;
-use meshwire_signaling::{InstanceId, MeshId, PublicKey, SecretKey, UnixMillis};
+use meshwire_signaling::{Hash, InstanceId, MeshId, PublicKey, SecretKey, UnixMillis};
 use meshwire_transport::link::{LinkEvent, MessageLink as _};
 use meshwire_transport::net::random;
 use meshwire_transport::relay::{CounterError, HelloCounter, RelayConfig, RelayLink};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::events::{Event, Misbehaviour};
+use super::identity::Identity;
+use super::presence::Own;
+use super::sessions::Sessions;
+use super::views::{PeerView, Views};
 use super::{AGENT, Services};
 use crate::api::{ApiError, ErrorKind, MeshInfo};
 use crate::core::inbox::{Keys, Known};
@@ -41,19 +45,29 @@ pub(crate) enum LinkState {
 pub(crate) struct Mesh {
     pub(crate) services: Arc<Services>,
     pub(crate) row: MeshRow,
-    pub(crate) keys: Keys,
+    /// The member's key.
     pub(crate) pairs: Arc<PairCache>,
+    /// Our sessions in it.
+    pub(crate) sessions: Sessions,
+    /// What our identities say of themselves.
+    pub(crate) own: Own,
     pub(crate) link: Arc<RelayLink>,
     /// Wakes the drain.
     pub(crate) wake: Notify,
     /// Wakes the roster's refresh.
     pub(crate) refresh: Notify,
+    /// Wakes what tells the broker of our sessions and presence.
+    pub(crate) announce: Notify,
     /// Counts connections, so that tickets of an older one are told apart.
     pub(crate) generation: AtomicU64,
     state: watch::Sender<LinkState>,
     known: Mutex<HashMap<PublicKey, Known>>,
     /// Who is there; meaningful while the link is up.
-    presence: Mutex<HashMap<PublicKey, (bool, Option<UnixMillis>)>>,
+    views: Views,
+    /// Which lists of groups were taken over, by member.
+    groups: Mutex<HashMap<PublicKey, Hash>>,
+    /// What the broker can, by its last ack.
+    broker: Mutex<Option<Features>>,
 }
 
 /// The hello counter in the node's store.
@@ -86,8 +100,6 @@ impl Mesh {
             ApiError::new(ErrorKind::Invalid, "bad_broker_url", e.to_string())
         })?;
         let pairs = Arc::new(PairCache::new(key.clone(), PAIRS));
-        let mut keys = Keys::new(row.mesh);
-        keys.insert(IdentityKind::Member, pairs.clone());
         let config = RelayConfig {
             base,
             pin: row.pin,
@@ -95,7 +107,7 @@ impl Mesh {
             broker: row.broker_key,
             identity: key,
             encoding: Encoding::MsgPack,
-            features: Features::new(),
+            features: features(),
             requires: vec![feature::DEDUPE.to_owned(), feature::RECEIPTS.to_owned()],
             agent: AGENT.to_owned(),
             counter: Arc::new(Counter(services.clone(), row.mesh)),
@@ -103,16 +115,20 @@ impl Mesh {
         let (link, events) = RelayLink::open(services.net.clone(), config);
         let mesh = Self {
             services,
+            sessions: Sessions::new(row.mesh, pairs.clone()),
+            own: Own::default(),
             row,
-            keys,
             pairs,
             link,
             wake: Notify::new(),
             refresh: Notify::new(),
+            announce: Notify::new(),
             generation: AtomicU64::new(0),
             state: watch::Sender::new(LinkState::Connecting),
             known: Mutex::default(),
-            presence: Mutex::default(),
+            views: Views::default(),
+            groups: Mutex::default(),
+            broker: Mutex::default(),
         };
         Ok((Arc::new(mesh), events))
     }
@@ -145,12 +161,21 @@ impl Mesh {
         matches!(*self.state.borrow(), LinkState::Up { .. })
     }
 
-    pub(crate) fn went_up(&self) {
+    /// The link came up; `ack` is the broker's verified one.
+    pub(crate) fn went_up(&self, ack: Option<&HelloAckBody>) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+        if let Some(ack) = ack {
+            let features = Some(ack.features.clone());
+            *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = features;
+        }
+        if !ack.is_some_and(|a| a.lease.as_ref().is_some_and(|l| l.resumed)) {
+            self.own.forgotten(&self.row.self_key);
+        }
         self.state.send_replace(LinkState::Up { drained: false, roster: false });
         self.services.tell(Event::Link { mesh: self.id(), up: true, reason: None });
         self.wake.notify_one();
         self.refresh.notify_one();
+        self.announce.notify_one();
     }
 
     pub(crate) fn went_down(&self, reason: String, code: Option<String>) {
@@ -217,8 +242,8 @@ impl Mesh {
             let filter = OutboxFilter {
                 mesh: Some(self.id()),
                 states: vec![OutboxState::Pending, OutboxState::Inflight],
-                recipient: None,
                 limit: 1,
+                ..OutboxFilter::default()
             };
             if !self.store().outbox_list(&filter).await.is_ok_and(|rows| !rows.is_empty()) {
                 return;
@@ -229,24 +254,71 @@ impl Mesh {
         }
     }
 
-    fn presence(&self) -> MutexGuard<'_, HashMap<PublicKey, (bool, Option<UnixMillis>)>> {
-        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the broker has a feature, one of [`feature`]; unknown before the first connection.
+    pub(crate) fn broker_has(&self, feature: &str) -> Option<bool> {
+        let features = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
+        features.as_ref().map(|f| f.contains_key(feature))
     }
 
-    /// Whether a member is there, and since when it is there or not; none while we are down.
-    pub(crate) fn online(&self, key: &PublicKey) -> Option<(bool, Option<UnixMillis>)> {
-        if !self.is_up() {
-            return None;
+    /// The member, as whom this node speaks where no session does.
+    pub(crate) fn member_identity(&self) -> Identity {
+        Identity { kind: IdentityKind::Member, pairs: self.pairs.clone(), attestation: None }
+    }
+
+    /// Our identity with this key: the member, or a live session.
+    pub(crate) fn identity(&self, key: &PublicKey) -> Option<Identity> {
+        if *key == self.row.self_key {
+            return Some(self.member_identity());
         }
-        Some(self.presence().get(key).copied().unwrap_or((false, None)))
+        self.sessions.get(key).map(|session| session.identity(self.now()))
+    }
+
+    /// The keys that mail may be for: the member's and those of the live sessions.
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        self.sessions.keys()
+    }
+
+    /// Whether this was a session of ours that has ended, within the last 30 days.
+    pub(crate) fn ended(&self, key: &PublicKey) -> bool {
+        self.sessions.has_ended(key)
+    }
+
+    /// What is known of a member's presence; none while we are down, or if nothing is.
+    pub(crate) fn peer_view(&self, member: &PublicKey) -> Option<PeerView> {
+        if self.is_up() { Some(self.views.get(member).unwrap_or_default()) } else { None }
+    }
+
+    /// Who is there, or was when we were last up.
+    pub(crate) fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Notes what the broker says of a member: the whole of it.
+    pub(crate) fn note_peer(&self, member: PublicKey, view: PeerView) {
+        self.views.put(member, view);
+    }
+
+    /// Whether just this list of a member's groups was taken over before.
+    pub(crate) fn groups_known(&self, member: &PublicKey, listed: &Hash) -> bool {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.get(member) == Some(listed)
+    }
+
+    /// Notes that this list of a member's groups was taken over.
+    pub(crate) fn note_groups(&self, member: PublicKey, listed: Hash) {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).insert(member, listed);
     }
 
     pub(crate) fn online_count(&self) -> Option<u64> {
-        self.is_up().then(|| self.presence().values().filter(|p| p.0).count() as u64)
+        self.is_up().then(|| self.views.count_online())
     }
 
+    /// Notes that a member came or went.
     pub(crate) fn set_online(&self, key: PublicKey, online: bool, since: Option<UnixMillis>) {
-        self.presence().insert(key, (online, since));
+        self.views.change(key, |view| {
+            view.online = online;
+            view.since = since;
+        });
     }
 
     /// What the roster has of a member, from memory or store.
@@ -279,4 +351,9 @@ impl Mesh {
     pub(crate) async fn close(&self) {
         self.link.close().await;
     }
+}
+
+/// What this node can.
+fn features() -> Features {
+    [feature::GATE, feature::GROUPS].map(|f| (f.to_owned(), BTreeMap::new())).into()
 }

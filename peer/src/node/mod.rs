@@ -10,19 +10,38 @@
 //! What callers see is [`Node`]; what can be asked is in [`crate::api`]. A send is durable before it
 //! is answered; `delivered` is said only on the recipient's own receipt.
 
+mod admin;
 mod drain;
 mod events;
+mod find;
+mod groups;
+mod identity;
 mod inbound;
+mod inbox;
 mod join;
-mod mail;
 mod mesh;
 mod outbox;
+mod peers;
+mod ping;
+mod presence;
+mod regroup;
 mod roster;
 mod run;
+mod seal;
+mod send;
+mod sessions;
 mod surface;
+#[cfg(test)]
+mod mail_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod views;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use meshwire_signaling::MeshId;
@@ -32,6 +51,7 @@ use tokio::task::JoinSet;
 use tokio::time::Duration;
 
 pub use events::{Event, Misbehaviour};
+pub use identity::Viewer;
 pub use run::run;
 
 use crate::api::{ApiError, Done, ErrorKind, MeshStatus, Status};
@@ -42,6 +62,7 @@ use crate::store::{
     InboxFilter, MAX_INBOX_LIST, MAX_OUTBOX_LIST, MeshRow, OutboxFilter, PeerStore, SqliteStore,
     StoreError,
 };
+use identity::Caller;
 use mesh::Mesh;
 use surface::Surfacer;
 
@@ -61,6 +82,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 pub(crate) struct Services {
     pub(crate) net: Arc<dyn Net>,
     pub(crate) store: Arc<dyn PeerStore>,
+    pub(crate) keyring: Keyring,
     pub(crate) surfacer: Surfacer,
     pub(crate) events: broadcast::Sender<Event>,
 }
@@ -76,16 +98,19 @@ impl Services {
 #[derive(Debug)]
 struct Inner {
     services: Arc<Services>,
-    keyring: Keyring,
     meshes: RwLock<BTreeMap<MeshId, Arc<Mesh>>>,
     tasks: Mutex<JoinSet<()>>,
-    background: std::sync::atomic::AtomicBool,
+    background: AtomicBool,
     lock: Mutex<Option<Lock>>,
 }
 
-/// A node; cheap to clone. See the module's documentation.
+/// A node as its owner, or one of its sessions, sees it; cheap to clone. See the module's
+/// documentation.
 #[derive(Clone, Debug)]
-pub struct Node(Arc<Inner>);
+pub struct Node {
+    inner: Arc<Inner>,
+    caller: Caller,
+}
 
 impl Node {
     /// The node of the home at `path`, made if missing, on the operating system's network.
@@ -108,20 +133,27 @@ impl Node {
     /// [`ApiError`] where the home's files are damaged.
     pub async fn open(net: Arc<dyn Net>, home: &Home, lock: Lock) -> Result<Self, ApiError> {
         let keyring = Keyring::open(home.keys())?;
-        let store: Arc<dyn PeerStore> =
-            Arc::new(SqliteStore::open(&home.database()).await.map_err(store_error)?);
+        let store = SqliteStore::open(&home.database()).await.map_err(store_error)?;
+        Self::assemble(net, keyring, Arc::new(store), Some(lock)).await
+    }
+
+    async fn assemble(
+        net: Arc<dyn Net>,
+        keyring: Keyring,
+        store: Arc<dyn PeerStore>,
+        lock: Option<Lock>,
+    ) -> Result<Self, ApiError> {
         let (events, _) = broadcast::channel(EVENTS);
         let surfacer = Surfacer::restore(net.clone(), store.clone(), events.clone()).await?;
-        let services = Arc::new(Services { net, store, surfacer, events });
+        let services = Arc::new(Services { net, store, keyring, surfacer, events });
         let inner = Inner {
             services: services.clone(),
-            keyring,
             meshes: RwLock::default(),
             tasks: Mutex::default(),
             background: false.into(),
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(lock),
         };
-        let node = Self(Arc::new(inner));
+        let node = Self { inner: Arc::new(inner), caller: Caller::Owner };
         for row in services.store.mesh_list().await.map_err(store_error)? {
             node.start(row).await?;
         }
@@ -132,8 +164,8 @@ impl Node {
 
     /// Starts working for a mesh.
     async fn start(&self, row: MeshRow) -> Result<Arc<Mesh>, ApiError> {
-        let services = &self.0.services;
-        let key = self.0.keyring.load(&row.mesh)?.ok_or_else(|| {
+        let services = &self.inner.services;
+        let key = self.inner.services.keyring.load(&row.mesh)?.ok_or_else(|| {
             let text = format!("the key for mesh {} is missing: restore the home", row.name);
             ApiError::new(ErrorKind::Io, "missing_key", text)
         })?;
@@ -144,7 +176,9 @@ impl Node {
         // What a crash left behind goes out again (inventory appendix 7, defect 11).
         services.store.reset_inflight(&row.mesh).await.map_err(store_error)?;
         let (mesh, events) = Mesh::open(services.clone(), row, key)?;
-        self.0
+        presence::restore(&mesh, &mesh.row.self_key).await.map_err(store_error)?;
+        sessions::restore(&mesh).await?;
+        self.inner
             .meshes
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -152,27 +186,35 @@ impl Node {
         self.spawn(inbound::run(mesh.clone(), events));
         self.spawn(drain::run(mesh.clone()));
         self.spawn(roster::run(mesh.clone()));
+        self.spawn(presence::run(mesh.clone()));
+        self.spawn(sessions::keep(mesh.clone()));
+        self.spawn(sessions::reap(mesh.clone()));
         Ok(mesh)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }
 
     fn services(&self) -> &Arc<Services> {
-        &self.0.services
+        &self.inner.services
     }
 
     fn meshes(&self) -> Vec<Arc<Mesh>> {
-        self.0.meshes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.inner.meshes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Whether this node stays, as `meshwire up` starts it.
+    fn is_background(&self) -> bool {
+        self.inner.background.load(Ordering::Relaxed)
     }
 
     /// What happens, from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.0.services.events.subscribe()
+        self.inner.services.events.subscribe()
     }
 
     /// How the node is.
@@ -181,13 +223,13 @@ impl Node {
     /// [`ErrorKind::Io`].
     pub async fn status(&self, _: Done) -> Result<Status, ApiError> {
         let mut meshes = Vec::new();
-        for mesh in self.meshes() {
-            meshes.push(mesh_status(self.services(), &mesh).await.map_err(store_error)?);
+        for mesh in self.scope(None)? {
+            meshes.push(mesh_status(self, &mesh).await.map_err(store_error)?);
         }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            background: self.0.background.load(std::sync::atomic::Ordering::Relaxed),
+            background: self.is_background(),
             meshes,
         })
     }
@@ -205,6 +247,16 @@ impl Node {
         let _ = tokio::time::timeout(patience, all).await;
     }
 
+    /// Tells the brokers that this node goes on purpose, so that nobody waits for it. Not for a verb
+    /// that has the home for a moment: its coming and going is nobody's news.
+    async fn leave(&self) {
+        for mesh in self.meshes() {
+            if let Err(e) = mesh.link.bye().await {
+                tracing::debug!(mesh = %mesh.id().short(), error = %e, "left without a word");
+            }
+        }
+    }
+
     /// Closes links and store and gives the home back, whoever still has a clone. What was accepted
     /// is on disk and goes out at the next start.
     pub async fn close(&self) {
@@ -212,25 +264,30 @@ impl Node {
             mesh.close().await;
         }
         let mut tasks =
-            std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+            std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
         self.services().store.close().await;
-        drop(self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
-async fn mesh_status(services: &Services, mesh: &Mesh) -> Result<MeshStatus, StoreError> {
+/// How a mesh is, with the mail of whoever asks.
+async fn mesh_status(node: &Node, mesh: &Mesh) -> Result<MeshStatus, StoreError> {
+    let services = node.services();
+    let author = node.session().map(|s| s.key());
     let count = async |states: &[OutboxState]| {
         let filter = OutboxFilter {
             mesh: Some(mesh.id()),
             states: states.to_vec(),
-            recipient: None,
+            author,
             limit: MAX_OUTBOX_LIST,
+            ..OutboxFilter::default()
         };
         services.store.outbox_list(&filter).await.map(|rows| rows.len() as u64)
     };
     let unread = InboxFilter {
         mesh: Some(mesh.id()),
+        viewer: node.reader(false),
         unread: true,
         limit: MAX_INBOX_LIST,
         ..InboxFilter::default()
@@ -270,11 +327,24 @@ async fn expire_once(services: &Services) -> Result<(), StoreError> {
         services.tell(Event::Outbox {
             mesh: row.mesh,
             id: row.id,
+            author: row.author,
             state: row.state,
             reason: row.reason,
         });
     }
     Ok(())
+}
+
+/// Longest wait that one request may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// How long a request waits.
+fn within(ms: Option<u64>, default: Duration) -> Duration {
+    ms.map_or(default, Duration::from_millis).min(MAX_WAIT)
+}
+
+fn invalid(code: &str, text: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorKind::Invalid, code, text)
 }
 
 /// A store's error as callers see it.

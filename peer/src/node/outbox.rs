@@ -1,15 +1,25 @@
 //! Looking into the outbox, and sending anew what did not arrive.
 
-use meshwire_signaling::envelope::Author;
-use meshwire_signaling::frame::MessageState;
-use meshwire_signaling::limits::{MAX_TTL, QUEUED_TTL, ms};
-use meshwire_signaling::{Content, Envelope, EnvelopeId, Header};
+use std::sync::Arc;
+
+use meshwire_signaling::frame::{MessageState, code};
+use meshwire_signaling::limits::{QUEUED_TTL, ms};
+use meshwire_signaling::{EnvelopeId, PublicKey, Target, UnixMillis};
 use meshwire_transport::net::random;
 
+use super::events::Event;
+use super::groups::reach;
+use super::identity::{Identity, Viewer};
+use super::mesh::Mesh;
+use super::seal::reopen;
+use super::send::check_ttl;
 use super::{Node, store_error};
 use crate::api::{ApiError, ErrorKind, Message, Outbox, Requeue};
 use crate::core::outbox::OutboxState;
-use crate::store::{MAX_OUTBOX_LIST, OutboxFilter, Requeue as Replace, Slot};
+use crate::store::{
+    MAX_OUTBOX_LIST, NewRecipient, OutboxFilter, OutboxMeta, OutboxRow, Redirect,
+    Requeue as Replace, StoreError,
+};
 
 /// Rows of an outbox list whose caller names no limit.
 const DEFAULT: u32 = 100;
@@ -20,7 +30,8 @@ fn states(public: MessageState) -> Vec<OutboxState> {
 }
 
 impl Node {
-    /// Messages that were sent, newest first.
+    /// Messages that were sent, newest first; for a session its own. Of groups' messages the
+    /// recipients are left out: ask for the one message.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -29,10 +40,15 @@ impl Node {
             Some(name) => Some(self.pick(Some(name))?.id()),
             None => None,
         };
+        let author = match self.viewer() {
+            Viewer::Owner => None,
+            Viewer::Session { key, .. } => Some(key),
+        };
         let filter = OutboxFilter {
             mesh,
             states: ask.state.map(states).unwrap_or_default(),
             recipient: None,
+            author,
             limit: ask.limit.unwrap_or(DEFAULT).min(MAX_OUTBOX_LIST),
         };
         let rows = self.services().store.outbox_list(&filter).await.map_err(store_error)?;
@@ -40,50 +56,130 @@ impl Node {
     }
 
     /// Sends a message anew under a fresh id, with a fresh life and number; the old row stays and
-    /// names the new one (inventory C-021).
+    /// names the new one (inventory C-021). A group's message goes to all who are in the group now.
     ///
     /// # Errors
     /// [`ApiError`]; `not_requeueable` for what a path has, or has arrived.
     pub async fn requeue(&self, ask: Requeue) -> Result<Message, ApiError> {
         let ttl = ask.ttl_ms.unwrap_or(ms(QUEUED_TTL));
-        if ttl == 0 || ttl > ms(MAX_TTL) {
-            let text = "a message lives from 1 ms to 30 days";
-            return Err(ApiError::new(ErrorKind::Invalid, "bad_ttl", text));
-        }
+        check_ttl(ttl)?;
         let store = &self.services().store;
         let old = store.outbox_find(None, &ask.id).await.map_err(store_error)?;
-        let broken = |e: String| {
-            let text = format!("the message {} cannot be read: {e}", old.meta.id);
-            ApiError::new(ErrorKind::Io, "store", text)
-        };
+        self.own_message(&old.meta)?;
         let mesh = self.pick(Some(&old.meta.mesh.to_string()))?;
-        // Both ends of a box share its key: what we sealed we can open.
-        let pair = mesh.pairs.pair(&old.meta.recipient).map_err(|e| broken(e.to_string()))?;
-        let header = old.envelope.header().map_err(|e| broken(e.to_string()))?;
-        let content = old.envelope.open_box(&pair).map_err(|e| broken(e.to_string()))?;
-        let now = mesh.now();
-        let net = self.services().net.as_ref();
-        let replace = Replace {
-            mesh: old.meta.mesh,
-            old: old.meta.id,
-            new: EnvelopeId::new(now, u128::from_be_bytes(random(net))),
-            now,
-            expires_at: now.saturating_add(ttl),
+        if !old.meta.state.may_requeue() {
+            let (id, state) = (old.meta.id, old.meta.state);
+            return Err(store_error(StoreError::NotRequeueable { id, state }));
+        }
+        let author = mesh.identity(&old.meta.author).ok_or_else(|| {
+            let text = format!("the session that wrote {} has ended: send it as you", old.meta.id);
+            ApiError::new(ErrorKind::Denied, "bad_session", text)
+        })?;
+        let recipients = match &old.meta.target {
+            Target::Group { name } => reach(&mesh, name).await?,
+            _ => Vec::new(),
         };
-        let seal = |slot: Slot| {
-            let header = Header {
-                id: replace.new,
-                from: Author { instance: slot.instance, ..header.from },
-                sent_at: now,
-                expires_at: replace.expires_at,
-                ..header
-            };
-            let content = Content { seq: slot.seq, floor: slot.floor, ..content };
-            let key = mesh.pairs.key();
-            Ok(Envelope::seal_box(&replace.mesh, key, &header, &pair, &random(net), &content))
-        };
-        let row = store.requeue(replace, Box::new(seal)).await.map_err(store_error)?;
-        mesh.wake.notify_one();
-        Ok(self.describe(&row.meta, false))
+        let expires_at = mesh.now().saturating_add(ttl);
+        let anew = Anew { expires_at, recipients, redirect: None };
+        let row = replace(&mesh, &author, &old, anew).await?;
+        self.describe_whole(&row.meta, false).await
+    }
+}
+
+/// How a message goes on in an old one's place.
+struct Anew {
+    expires_at: UnixMillis,
+    recipients: Vec<NewRecipient>,
+    redirect: Option<Redirect>,
+}
+
+/// Seals a message of ours anew and puts it in the old one's place.
+async fn replace(
+    mesh: &Mesh,
+    author: &Identity,
+    old: &OutboxRow,
+    anew: Anew,
+) -> Result<OutboxRow, ApiError> {
+    let broken = |e: String| {
+        let text = format!("the message {} cannot be read: {e}", old.meta.id);
+        ApiError::new(ErrorKind::Io, "store", text)
+    };
+    let now = mesh.now();
+    let id = EnvelopeId::new(now, u128::from_be_bytes(random(mesh.services.net.as_ref())));
+    let mut letter = reopen(author, old, id, now, anew.expires_at).map_err(broken)?;
+    if let Some(redirect) = &anew.redirect {
+        letter.target = redirect.target.clone();
+    }
+    let ready = letter.prepare(mesh, author, &anew.recipients).await;
+    let ready = ready.map_err(|e| broken(e.to_string()))?;
+    let replace = Replace {
+        mesh: old.meta.mesh,
+        old: old.meta.id,
+        new: id,
+        now,
+        expires_at: anew.expires_at,
+        recipients: anew.recipients,
+        redirect: anew.redirect,
+    };
+    let seal = Box::new(|slot| Ok(ready.seal(slot)));
+    let row = mesh.store().requeue(replace, seal).await.map_err(store_error)?;
+    mesh.wake.notify_one();
+    Ok(row)
+}
+
+/// The session that a message is for has ended: seals it anew for its member, by what our own roster
+/// said when it was sent. False if that is not possible; nothing has changed then.
+pub(super) async fn redirect(mesh: &Arc<Mesh>, old: &OutboxRow) -> bool {
+    match try_redirect(mesh, old).await {
+        Ok(Some(new)) => {
+            tracing::info!(
+                target: "meshwire::events::outbox::redirected",
+                mesh = %mesh.id().short(), id = %old.meta.id, %new,
+                "the session has ended: its member gets the message"
+            );
+            mesh.services.tell(Event::Outbox {
+                mesh: mesh.id(),
+                id: old.meta.id,
+                author: old.meta.author,
+                state: OutboxState::Aborted,
+                reason: Some(code::TARGET_GONE.to_owned()),
+            });
+            true
+        }
+        Ok(None) => false,
+        Err(e) => {
+            tracing::warn!(id = %old.meta.id, error = %e, "not sealed anew for the member");
+            false
+        }
+    }
+}
+
+async fn try_redirect(mesh: &Mesh, old: &OutboxRow) -> Result<Option<EnvelopeId>, ApiError> {
+    let Some(member) = behind(&old.meta) else { return Ok(None) };
+    let over = old.meta.expires_at <= mesh.now();
+    if member == old.meta.author || over || !old.meta.state.may_redirect() {
+        return Ok(None);
+    }
+    let (Some(author), Some(known)) = (mesh.identity(&old.meta.author), mesh.known(&member).await)
+    else {
+        return Ok(None);
+    };
+    let redirect = Redirect {
+        target: Target::Member { key: member },
+        recipient: member,
+        member: None,
+        peer_name: known.name,
+    };
+    let expires_at = old.meta.expires_at;
+    let anew = Anew { expires_at, recipients: Vec::new(), redirect: Some(redirect) };
+    let new = replace(mesh, &author, old, anew).await?;
+    Ok(Some(new.meta.id))
+}
+
+/// The member behind a message's recipient, where that is a session or service.
+pub(super) fn behind(meta: &OutboxMeta) -> Option<PublicKey> {
+    match meta.target {
+        Target::Session { .. } | Target::Service { .. } => meta.member,
+        _ => None,
     }
 }

@@ -1,13 +1,23 @@
-//! Who belongs to the mesh, verified chain by chain, and who is there.
+//! Who belongs to the mesh, verified chain by chain, who is in which group by its own word, and who
+//! is there.
 
 use std::sync::Arc;
 
-use meshwire_signaling::PublicKey;
+use meshwire_signaling::attest::{Attestation, AttestationError, Capabilities, IdentityKind};
+use meshwire_signaling::codec::to_msgpack;
+use meshwire_signaling::frame::{
+    About, Attendance, PeerInfo, Presence, PresenceEvent, PresenceInfo,
+};
+use meshwire_signaling::id::check_name;
 use meshwire_signaling::invite::{Chain, Member};
+use meshwire_signaling::sign::Signed;
+use meshwire_signaling::{Hash, PublicKey};
 use tokio::time::Duration;
 
 use super::events::{Event, Misbehaviour};
+use super::groups;
 use super::mesh::Mesh;
+use super::views::{PeerView, SessionView};
 use crate::core::inbox::Known;
 use crate::store::{NewMember, PinOutcome};
 
@@ -28,19 +38,8 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
 pub(super) async fn refresh(mesh: &Arc<Mesh>) -> bool {
     let mut after: Option<PublicKey> = None;
     loop {
-        let page = match mesh.link.list_peers(after, None).await {
-            Ok(page) => page,
-            Err(e) => {
-                tracing::debug!(error = %e, "the roster could not be fetched");
-                return false;
-            }
-        };
-        for peer in page.peers {
-            if let Some(key) = learn(mesh, peer.chain).await {
-                mesh.set_online(key, peer.online, peer.since);
-            }
-        }
-        match page.next {
+        let Some(page) = fetch(mesh, after, None).await else { return false };
+        match page {
             // A cursor that does not grow would go round for ever.
             Some(next) if after.is_none_or(|a| next > a) => after = Some(next),
             _ => break,
@@ -48,6 +47,142 @@ pub(super) async fn refresh(mesh: &Arc<Mesh>) -> bool {
     }
     mesh.note_roster();
     true
+}
+
+/// Fetches a page, or one member, and notes what it says. None if the broker did not answer; else
+/// where the next page starts.
+pub(super) async fn fetch(
+    mesh: &Arc<Mesh>,
+    after: Option<PublicKey>,
+    key: Option<PublicKey>,
+) -> Option<Option<PublicKey>> {
+    let page = match mesh.link.list_peers(after, key).await {
+        Ok(page) => page,
+        Err(e) => {
+            tracing::debug!(error = %e, "the roster could not be fetched");
+            return None;
+        }
+    };
+    for peer in page.peers {
+        let groups = peer.groups.clone();
+        if note(mesh, peer).await == Some(mesh.row.self_key) {
+            groups::announce(mesh, &groups).await;
+        }
+    }
+    Some(page.next)
+}
+
+/// Notes what the broker says of a member: the whole of it. None: its chain does not hold.
+pub(super) async fn note(mesh: &Arc<Mesh>, peer: PeerInfo) -> Option<PublicKey> {
+    let member = learn(mesh, peer.chain).await?;
+    let listed = Hash::of(&to_msgpack(&peer.groups));
+    if member != mesh.row.self_key && !mesh.groups_known(&member, &listed) {
+        match groups::learn(mesh, &member, &peer.groups).await {
+            Ok(()) => mesh.note_groups(member, listed),
+            Err(e) => tracing::error!(error = %e, "the groups cannot be written"),
+        }
+    }
+    let sessions = peer.presences.into_iter().filter_map(|p| view(mesh, &member, p)).collect();
+    let (online, since, hidden) = (peer.online, peer.since, peer.hidden);
+    mesh.note_peer(member, PeerView { online, since, hidden, about: fair(peer.about), sessions });
+    Some(member)
+}
+
+/// What an identity says of itself, or nothing if it is longer than allowed.
+fn fair(about: About) -> About {
+    if about.fault().is_some() { About::default() } else { about }
+}
+
+/// An identity that is there; none if its member's word for it does not hold.
+fn view(mesh: &Mesh, member: &PublicKey, p: PresenceInfo) -> Option<SessionView> {
+    let (name, capabilities) = if p.kind == IdentityKind::Member {
+        if p.key != *member {
+            mesh.misbehaved(Misbehaviour::FalseMember, "a member's connection under another key");
+            return None;
+        }
+        (String::new(), Capabilities::All)
+    } else {
+        let a = vouched(mesh, member, &p.key, p.kind, p.attestation.as_ref())?;
+        (a.name, a.capabilities)
+    };
+    Some(SessionView {
+        key: p.key,
+        kind: p.kind,
+        name,
+        capabilities,
+        attendance: p.attendance,
+        since: p.since,
+        about: fair(p.about),
+    })
+}
+
+/// The member's word for a session or service, if it holds now.
+fn vouched(
+    mesh: &Mesh,
+    member: &PublicKey,
+    key: &PublicKey,
+    kind: IdentityKind,
+    signed: Option<&Signed>,
+) -> Option<Attestation> {
+    let judged = match signed {
+        None => Err("no attestation".to_owned()),
+        Some(signed) => match Attestation::verify(signed, &mesh.id(), member, mesh.now()) {
+            Ok(a) if a.key != *key || a.kind != kind => Err("for another identity".to_owned()),
+            Ok(a) => check_name(&a.name).map(|()| a).map_err(|e| e.to_string()),
+            // Time goes on, and clocks differ: nobody's fault.
+            Err(AttestationError::Expired) => return None,
+            Err(e) => Err(e.to_string()),
+        },
+    };
+    judged
+        .map_err(|e| {
+            let text = format!("{} is not vouched for: {e}", key.short());
+            mesh.misbehaved(Misbehaviour::FalseMember, &text);
+        })
+        .ok()
+}
+
+/// Notes that an identity came or went.
+pub(super) async fn present(mesh: &Arc<Mesh>, p: Presence) {
+    let shown = p.chain.is_some();
+    if let Some(chain) = p.chain.clone() {
+        learn(mesh, chain).await;
+    }
+    if mesh.known(&p.member).await.is_none() {
+        // The broker's word makes nobody a member; without a chain, the roster may have one.
+        if !shown {
+            mesh.refresh.notify_one();
+        }
+        return;
+    }
+    if p.key != p.member {
+        let session = (p.event == PresenceEvent::Joined)
+            .then(|| vouched(mesh, &p.member, &p.key, p.kind, p.attestation.as_ref()))
+            .flatten();
+        let session = session.map(|a| SessionView {
+            key: p.key,
+            kind: p.kind,
+            name: a.name,
+            capabilities: a.capabilities,
+            attendance: Attendance::Online,
+            since: p.at,
+            about: About::default(),
+        });
+        let online = session.is_some();
+        mesh.views().change(p.member, |view| {
+            view.sessions.retain(|s| s.key != p.key);
+            view.sessions.extend(session);
+        });
+        tell(mesh, p.key, p.member, p.kind, online);
+        return;
+    }
+    let online = p.event == PresenceEvent::Joined;
+    mesh.set_online(p.key, online, (p.event != PresenceEvent::Admitted).then_some(p.at));
+    tell(mesh, p.key, p.member, p.kind, online);
+}
+
+fn tell(mesh: &Mesh, key: PublicKey, member: PublicKey, kind: IdentityKind, online: bool) {
+    mesh.services.tell(Event::Presence { mesh: mesh.id(), key, member, kind, online });
 }
 
 /// Verifies a chain unless it is known, and keeps the member. None: it does not hold.

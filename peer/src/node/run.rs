@@ -11,14 +11,15 @@ use crate::api::{ApiError, Done, ErrorKind, Status};
 use crate::home::{Home, io_error};
 use crate::local_api;
 
-/// Runs the node of `home` until its socket is told so, or SIGINT or SIGTERM comes. `ready` is
-/// called once the socket answers.
+/// Runs the node of `home` until its local API is told so, or SIGINT or SIGTERM comes. `ready` is
+/// called once that API answers: on the home's socket and, with `http`, on loopback TCP.
 ///
 /// # Errors
 /// [`ApiError`]; `home_busy` if somebody else has the home.
 pub async fn run(
     net: Arc<dyn Net>,
     home: &Home,
+    http: Option<local_api::Http>,
     ready: impl FnOnce(&Status) + Send,
 ) -> Result<(), ApiError> {
     let busy = || {
@@ -26,9 +27,9 @@ pub async fn run(
         ApiError::new(ErrorKind::Exists, "home_busy", text)
     };
     let lock = home.try_lock()?.ok_or_else(busy)?;
-    let node = Node::open(net, home, lock).await?;
-    node.0.background.store(true, Ordering::Relaxed);
-    let server = local_api::Server::bind(node.clone(), home)?;
+    let node = Node::open(net.clone(), home, lock).await?;
+    node.inner.background.store(true, Ordering::Relaxed);
+    let server = local_api::Server::bind(node.clone(), net, home, http).await?;
     let signals = |kind| signal(kind).map_err(|e| io_error(home.path(), &e));
     let (mut term, mut int) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
@@ -39,6 +40,7 @@ pub async fn run(
         _ = int.recv() => {}
     }
     server.close().await;
+    node.leave().await;
     node.close().await;
     Ok(())
 }

@@ -1,25 +1,72 @@
 //! Gives accepted messages their place in the order of surfacing, and tells of them.
+//!
+//! ```text
+//! offer ──► order book (holes) ──► gate (the addressee's status) ──► store ──► Event::Message
+//!                                    ▲                 pings ──► swallowed, not gated
+//!                        set_status ─┘
+//! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use meshwire_signaling::Priority;
+use meshwire_signaling::frame::Status;
 use meshwire_transport::net::Net;
 use tokio::sync::{Mutex, Notify, broadcast};
 use tokio::time::{Duration, Instant};
 
 use super::events::Event;
-use super::{Services, store_error};
+use super::{Services, presence, store_error};
 use crate::api::ApiError;
-use crate::core::order::{Bounds, OrderBook, Waiting};
+use crate::core::gate::{Addressee, Arrival, Gate};
+use crate::core::order::{Bounds, OrderBook};
 use crate::store::PeerStore;
 
 /// How long to wait after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// Rows that surface in one transaction: what was held for a day must not block all else for long.
+const BATCH: usize = 256;
 
-#[derive(Debug)]
+/// What the order book does not keep of a row.
+#[derive(Clone, Copy, Debug)]
+struct Label {
+    to: Addressee,
+    priority: Priority,
+    ping: bool,
+}
+
+#[derive(Debug, Default)]
 struct State {
     book: OrderBook,
+    gate: Gate,
+    /// Of the rows in the book.
+    labels: HashMap<i64, Label>,
     /// Rows whose turn it is but which the store could not yet surface.
     due: Vec<i64>,
+    /// Pings whose turn it is.
+    swallowed: Vec<i64>,
+}
+
+impl State {
+    fn label(&mut self, arrival: &Arrival) {
+        let label = Label {
+            to: arrival.to,
+            priority: arrival.waiting.counter.priority,
+            ping: arrival.ping,
+        };
+        self.labels.insert(arrival.waiting.row, label);
+    }
+
+    /// Takes rows that no hole holds back any more.
+    fn in_turn(&mut self, rows: Vec<i64>) {
+        for row in rows {
+            match self.labels.remove(&row) {
+                Some(label) if label.ping => self.swallowed.push(row),
+                Some(label) => self.due.extend(self.gate.offer(label.to, label.priority, row)),
+                None => self.due.push(row),
+            }
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -29,7 +76,7 @@ pub(crate) struct Surfacer {
     store: Arc<dyn PeerStore>,
     events: broadcast::Sender<Event>,
     start: Instant,
-    /// Held across the store's call, so that surfacing keeps the book's order.
+    /// Held across the store's call, so that surfacing keeps the order of book and gate.
     state: Mutex<State>,
     changed: Notify,
 }
@@ -41,12 +88,23 @@ impl Surfacer {
         store: Arc<dyn PeerStore>,
         events: broadcast::Sender<Event>,
     ) -> Result<Self, ApiError> {
+        let mut state = State::default();
+        for (who, status) in presence::statuses(store.as_ref(), net.unix_ms()).await? {
+            // Nothing waits yet that this could free.
+            let _ = state.gate.set_status(who, status);
+        }
         let cursors = store.cursors().await.map_err(store_error)?;
         let held = store.held().await.map_err(store_error)?;
-        let (book, due) = OrderBook::restore(Bounds::default(), cursors, held, 0);
+        for arrival in &held {
+            state.label(arrival);
+        }
+        let waiting = held.into_iter().map(|a| a.waiting);
+        let (book, due) = OrderBook::restore(Bounds::default(), cursors, waiting, 0);
+        state.book = book;
+        state.in_turn(due);
         let start = net.now();
-        let state = Mutex::new(State { book, due });
-        let surfacer = Self { net, store, events, start, state, changed: Notify::new() };
+        let surfacer =
+            Self { net, store, events, start, state: Mutex::new(state), changed: Notify::new() };
         surfacer.emit(&mut *surfacer.state.lock().await).await;
         Ok(surfacer)
     }
@@ -57,30 +115,52 @@ impl Surfacer {
     }
 
     /// Takes accepted rows; those whose turn it is surface before this returns.
-    pub(crate) async fn offer(&self, rows: Vec<Waiting>) {
+    pub(crate) async fn offer(&self, rows: Vec<Arrival>) {
         let mut state = self.state.lock().await;
         let now = self.tick();
-        for row in rows {
-            let due = state.book.on_message(now, row);
-            state.due.extend(due);
+        for arrival in rows {
+            state.label(&arrival);
+            let turn = state.book.on_message(now, arrival.waiting);
+            state.in_turn(turn);
         }
         self.emit(&mut state).await;
         drop(state);
         self.changed.notify_one();
     }
 
+    /// Notes what one of our identities is doing; what that lets through surfaces before this
+    /// returns.
+    pub(crate) async fn set_status(&self, who: Addressee, status: Status) {
+        let mut state = self.state.lock().await;
+        let freed = state.gate.set_status(who, status);
+        state.due.extend(freed);
+        self.emit(&mut state).await;
+        drop(state);
+        self.changed.notify_one();
+    }
+
     async fn emit(&self, state: &mut State) {
-        if state.due.is_empty() {
-            return;
-        }
-        match self.store.surface(&state.due, self.net.unix_ms()).await {
-            Ok(rows) => {
-                state.due.clear();
-                for row in rows {
-                    let _ = self.events.send(Event::Message(Box::new(row)));
+        while !state.due.is_empty() {
+            let batch = &state.due[..state.due.len().min(BATCH)];
+            match self.store.surface(batch, self.net.unix_ms()).await {
+                Ok(rows) => {
+                    let done = batch.len();
+                    state.due.drain(..done);
+                    for row in rows {
+                        let _ = self.events.send(Event::Message(Box::new(row)));
+                    }
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, "surfacing failed; it will be tried again");
+                    return;
                 }
             }
-            Err(e) => tracing::error!(error = %e, "surfacing failed; it will be tried again"),
+        }
+        if !state.swallowed.is_empty() {
+            match self.store.swallow(&state.swallowed, self.net.unix_ms()).await {
+                Ok(()) => state.swallowed.clear(),
+                Err(e) => tracing::error!(error = %e, "pings stay; it will be tried again"),
+            }
         }
     }
 }
@@ -92,12 +172,13 @@ pub(super) async fn run(services: Arc<Services>) {
         let deadline = {
             let mut state = surfacer.state.lock().await;
             let now = surfacer.tick();
-            let due = state.book.poll(now);
-            state.due.extend(due);
+            let turn = state.book.poll(now);
+            state.in_turn(turn);
             surfacer.emit(&mut state).await;
             let hold = state.book.next_deadline();
             let hold = hold.map(|at| Duration::from_millis(at.saturating_sub(surfacer.tick())));
-            if state.due.is_empty() { hold } else { Some(RETRY) }
+            let left = !state.due.is_empty() || !state.swallowed.is_empty();
+            if left { Some(RETRY) } else { hold }
         };
         let sleep = async {
             match deadline {

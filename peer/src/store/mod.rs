@@ -20,14 +20,16 @@ use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMi
 
 pub use memory::MemoryStore;
 pub use rows::{
-    Arrived, Enqueued, Freeze, FreezeError, Idempotency, InboxDelete, InboxFilter, InboxRow,
-    MemberRow, MeshRow, NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome,
-    Pruned, Requeue, Slot, Step, StepTo, Stepped,
+    Arrived, Enqueued, Freeze, FreezeError, GroupRow, Idempotency, InboxDelete, InboxFilter,
+    InboxRow, MemberRow, MeshRow, NewMember, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta,
+    OutboxRow, PinOutcome, PresenceRow, Pruned, RecipientRow, Redirect, Requeue, Rewrap,
+    SessionRow, Slot, Step, StepTo, Stepped, Viewer,
 };
 pub use sqlite::SqliteStore;
 
+use crate::core::gate::Arrival;
 use crate::core::inbox::Item;
-use crate::core::order::{Counter, Waiting};
+use crate::core::order::Counter;
 use crate::core::outbox::{OutboxState, Repeat, conflict_word};
 
 /// How long surfaced messages stay (inventory C-026), and outbox rows after their end.
@@ -38,6 +40,8 @@ pub const CURSOR_RETENTION_MS: u64 = ms(MAX_TTL) + 86_400_000;
 pub const MAX_OUTBOX_LIST: u32 = 500;
 /// Most rows of a list of the inbox (inventory C-025).
 pub const MAX_INBOX_LIST: u32 = 1_000;
+/// How many left groups are remembered per member: a member may sign as many statements as it likes.
+pub const MAX_LEFT_GROUPS: usize = 64;
 /// Most ids that an ambiguous prefix lists.
 pub const MAX_CANDIDATES: usize = 10;
 
@@ -201,17 +205,26 @@ pub trait PeerStore: Debug + Send + Sync {
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64>;
     /// Moves rows to their next states, in one transaction; the answers are in the order of `steps`.
     async fn step(&self, steps: &[Step]) -> StoreResult<Vec<Stepped>>;
-    /// Marks up to `limit` open rows whose time is over as expired, and returns them.
+    /// Marks up to `limit` open rows whose time is over as expired, with their open recipients, and
+    /// returns them.
     async fn expire(&self, now: UnixMillis, limit: u32) -> StoreResult<Vec<OutboxMeta>>;
     /// Sends a message anew under a fresh id: the old row becomes aborted and names the new one,
-    /// which has the old one's mesh, author, target, recipient, name and priority.
+    /// which has the old one's mesh, author and priority, and, unless it is redirected, its target,
+    /// recipient and name.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::NotRequeueable`], [`StoreError::IdTaken`],
     /// [`StoreError::Freeze`]; nothing changes then.
     async fn requeue(&self, requeue: Requeue, freeze: Freeze<'_>) -> StoreResult<OutboxRow>;
+    /// Changes who gets a group's message that no path has taken. False if the row is not pending or
+    /// inflight any more; nothing changes then.
+    async fn rewrap(&self, change: &Rewrap) -> StoreResult<bool>;
+    /// Where a group's message stands with its recipients, by name and key; none for other rows.
+    async fn recipients(&self, row: i64) -> StoreResult<Vec<RecipientRow>>;
     /// One row.
     async fn outbox_get(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxRow>>;
+    /// One row, without its envelope.
+    async fn outbox_meta(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxMeta>>;
     /// The one row whose id starts with `prefix`.
     ///
     /// # Errors
@@ -233,9 +246,12 @@ pub trait PeerStore: Debug + Send + Sync {
     /// Gives rows their places in the order of surfacing and moves their cursors. Rows that have
     /// surfaced, or are gone, are left out of the answer.
     async fn surface(&self, rows: &[i64], now: UnixMillis) -> StoreResult<Vec<InboxRow>>;
+    /// Deletes rows that never surface, such as pings, and moves their cursors. Rows that have
+    /// surfaced, or are gone, stay as they are.
+    async fn swallow(&self, rows: &[i64], now: UnixMillis) -> StoreResult<()>;
     /// Rows that have not surfaced, in the order of arrival: for [`crate::core::order::OrderBook`]
-    /// after a restart.
-    async fn held(&self) -> StoreResult<Vec<Waiting>>;
+    /// and [`crate::core::gate::Gate`] after a restart.
+    async fn held(&self) -> StoreResult<Vec<Arrival>>;
     /// The highest surfaced number per counter, longest silent first.
     async fn cursors(&self) -> StoreResult<Vec<(Counter, u64)>>;
     /// Surfaced messages, at most [`MAX_INBOX_LIST`]. With `mark_seen` those that were unread are
@@ -264,6 +280,41 @@ pub trait PeerStore: Debug + Send + Sync {
     /// Members that `text` may mean: of exactly this name, or with a key that starts with it. For
     /// [`crate::core::resolve`].
     async fn members_like(&self, mesh: Option<&MeshId>, text: &str) -> StoreResult<Vec<MemberRow>>;
+
+    /// Adds a session, or updates it.
+    async fn session_insert(&self, session: &SessionRow) -> StoreResult<()>;
+    /// Sessions of one mesh or of all, oldest first.
+    async fn session_list(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<SessionRow>>;
+    /// Removes a session with what it said of itself and what it has read; false if it was not
+    /// there.
+    async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool>;
+    /// Remembers that a session has ended, for [`RETENTION_MS`].
+    async fn ended_put(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()>;
+    /// Sessions that ended, and when, by key.
+    async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>>;
+    /// What an identity of ours says of itself.
+    async fn presence_get(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+    ) -> StoreResult<Option<PresenceRow>>;
+    /// Keeps what an identity of ours says of itself.
+    async fn presence_put(&self, presence: &PresenceRow) -> StoreResult<()>;
+
+    /// Keeps a verified statement, unless one of the same member and group is as new. Says whether
+    /// it was kept.
+    async fn group_put(&self, group: &GroupRow) -> StoreResult<bool>;
+    /// Keeps verified statements as the carrier lists them for a member: newer ones count, and what
+    /// it does not list any more is left, as far as it says. Says whether anything changed. Of
+    /// groups that were left, the newest [`MAX_LEFT_GROUPS`] are remembered.
+    async fn group_sync(
+        &self,
+        mesh: &MeshId,
+        member: &PublicKey,
+        listed: &[GroupRow],
+    ) -> StoreResult<bool>;
+    /// Statements of the members of one mesh, by group and member; those of left groups, too.
+    async fn groups(&self, mesh: &MeshId) -> StoreResult<Vec<GroupRow>>;
 
     /// Deletes what is past its time.
     async fn prune(&self, now: UnixMillis) -> StoreResult<Pruned>;

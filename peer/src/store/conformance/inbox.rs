@@ -31,11 +31,12 @@ pub async fn what_came_in_comes_back_whole(store: Subject) {
     let row = arrive(&store, other.clone()).await;
     let waiting = store.held().await.unwrap();
     assert_eq!(waiting.len(), 1);
-    assert_eq!((waiting[0].row, waiting[0].seq, waiting[0].floor), (row, 1, 1));
-    assert_eq!(waiting[0].counter, other.counter());
+    let first = &waiting[0].waiting;
+    assert_eq!((first.row, first.seq, first.floor), (row, 1, 1));
+    assert_eq!(first.counter, other.counter());
     let expected =
         InboxRow { row, item: other, order: Some(1), surfaced_at: Some(NOW + 3), seen_at: None };
-    assert_eq!(waiting[0], expected.waiting());
+    assert_eq!(waiting[0], expected.arrival());
     let expected = [expected];
     assert_eq!(store.surface(&[row], NOW + 3).await.unwrap(), expected);
     assert_eq!(store.inbox_list(&all(), None).await.unwrap(), expected);
@@ -54,7 +55,7 @@ pub async fn copies_are_duplicates_and_other_content_is_a_conflict(store: Subjec
     let got = store.accept_inbound(&batch).await.unwrap();
     assert!(matches!(got[..], [Arrived::Inserted(_), Arrived::Duplicate, Arrived::Conflict]));
     let held = store.held().await.unwrap();
-    assert_eq!(held.iter().map(|w| w.seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(held.iter().map(|a| a.waiting.seq).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(store.seen(&mesh(1), &public(60), &id(1)).await.unwrap(), Some(item(60, 1).hash));
     assert!(store.accept_inbound(&[]).await.unwrap().is_empty());
 }
@@ -187,4 +188,19 @@ pub async fn flushing_deletes_surfaced_messages_of_its_scope(store: Subject) {
     assert_eq!(flush(None, None).await, 2);
     assert_eq!(store.inbox_delete(&InboxDelete::Row(held)).await.unwrap(), 0);
     assert_eq!(store.held().await.unwrap().len(), 1, "held rows stay until they have surfaced");
+}
+
+pub async fn swallowed_rows_are_gone_and_leave_no_hole(store: Subject) {
+    seed(&store).await;
+    let shown = surfaced(&store, [1]).await;
+    let row = arrive(&store, item(60, 2)).await;
+    store.swallow(&[row, shown[0], 9_999], NOW + 60).await.unwrap();
+    assert!(store.held().await.unwrap().is_empty());
+    assert_eq!(listed(&store, all()).await, [1], "what has surfaced stays");
+    assert_eq!(store.cursors().await.unwrap(), [(item(60, 2).counter(), 2)]);
+    assert_eq!(accept(&store, item(60, 2)).await, Arrived::Duplicate);
+    let next = arrive(&store, item(60, 3)).await;
+    let orders: Vec<_> =
+        store.surface(&[next], NOW).await.unwrap().into_iter().map(|r| r.order).collect();
+    assert_eq!(orders, [Some(2)], "it had no place in the order");
 }

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod drain;
+mod groups;
+mod identities;
 mod inbox;
 mod meshes;
 mod outbox;
@@ -13,6 +15,8 @@ mod roster;
 use std::sync::Arc;
 
 pub use drain::*;
+pub use groups::*;
+pub use identities::*;
 pub use inbox::*;
 pub use meshes::*;
 use meshwire_signaling::envelope::{Author, Suite};
@@ -99,6 +103,8 @@ fn message(n: u64) -> NewOutbox {
         author: public(1),
         target: Target::Member { key: public(50) },
         recipient: public(50),
+        member: None,
+        recipients: Vec::new(),
         peer_name: "bob".into(),
         priority: Priority::Next,
         created_at: NOW,
@@ -161,9 +167,24 @@ fn failed(n: u64) -> Step {
     step(n, StepTo::Failed { reason: "blocked".into() })
 }
 
+/// Sends message `old` anew as `new`.
+fn anew(old: u64, new: u64) -> Requeue {
+    Requeue {
+        mesh: mesh(1),
+        old: id(old),
+        new: id(new),
+        now: NOW + 5,
+        expires_at: NOW + 900,
+        recipients: Vec::new(),
+        redirect: None,
+    }
+}
+
 async fn requeue(store: &Subject, old: u64, new: u64) -> StoreResult<OutboxRow> {
-    let requeue =
-        Requeue { mesh: mesh(1), old: id(old), new: id(new), now: NOW + 5, expires_at: NOW + 900 };
+    try_requeue(store, anew(old, new), new).await
+}
+
+async fn try_requeue(store: &Subject, requeue: Requeue, new: u64) -> StoreResult<OutboxRow> {
     let frozen = NewOutbox {
         id: id(new),
         created_at: requeue.now,

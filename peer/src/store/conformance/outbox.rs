@@ -187,7 +187,8 @@ pub async fn expire_ends_open_rows_past_their_time(store: Subject) {
     assert_eq!(state_of(&store, 5).await, OutboxState::Delivered);
     // A receipt that comes later has the last word.
     let late = step_to(3, OutboxState::Delivered).unwrap();
-    assert_eq!(store.step(&[late]).await.unwrap(), [Stepped::Done { from: OutboxState::Expired }]);
+    let done = Stepped::Done { from: OutboxState::Expired };
+    assert_eq!(store.step(&[late]).await.unwrap(), [done]);
 }
 
 pub async fn defect_10_requeue_keeps_every_routing_column(store: Subject) {

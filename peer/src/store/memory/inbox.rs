@@ -2,10 +2,11 @@
 
 use meshwire_signaling::{MeshId, UnixMillis};
 
-use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, id_prefix};
+use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer, id_prefix};
 use super::super::{MAX_INBOX_LIST, StoreResult};
 use super::{Cursor, State, only};
 use crate::core::inbox::Item;
+use crate::core::order::Counter;
 
 impl State {
     pub(super) fn accept(&mut self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>> {
@@ -36,6 +37,23 @@ impl State {
         Arrived::Inserted(self.last_inbox)
     }
 
+    pub(super) fn swallow(&mut self, rows: &[i64], now: UnixMillis) {
+        for row in rows {
+            let Some(held) = self.inbox.get(row).filter(|row| row.order.is_none()) else {
+                continue;
+            };
+            let (counter, seq) = (held.item.counter(), held.item.seq);
+            self.inbox.remove(row);
+            self.move_cursor(counter, seq, now);
+        }
+    }
+
+    fn move_cursor(&mut self, counter: Counter, seq: u64, now: UnixMillis) {
+        let cursor = self.cursors.entry(counter).or_insert(Cursor { last: 0, touched_at: 0 });
+        cursor.last = cursor.last.max(seq);
+        cursor.touched_at = cursor.touched_at.max(now);
+    }
+
     pub(super) fn surface(&mut self, rows: &[i64], now: UnixMillis) -> Vec<InboxRow> {
         let mut out = Vec::new();
         for row in rows {
@@ -44,11 +62,9 @@ impl State {
             self.last_order += 1;
             row.order = Some(self.last_order);
             row.surfaced_at = Some(now);
-            let counter = row.item.counter();
-            let cursor = self.cursors.entry(counter).or_insert(Cursor { last: 0, touched_at: 0 });
-            cursor.last = cursor.last.max(row.item.seq);
-            cursor.touched_at = cursor.touched_at.max(now);
-            out.push(row.clone());
+            let row = row.clone();
+            self.move_cursor(row.item.counter(), row.item.seq, now);
+            out.push(row);
         }
         out
     }
@@ -59,14 +75,32 @@ impl State {
         mark_seen: Option<UnixMillis>,
     ) -> Vec<InboxRow> {
         let after = filter.after_order.unwrap_or(0);
+        let session = filter.viewer.session();
+        let seen_at = |row: &InboxRow| match session {
+            None => row.seen_at,
+            Some(session) => self.read.get(&(row.row, session)).copied(),
+        };
+        let is_member = |row: &InboxRow| {
+            self.meshes.get(&row.item.mesh).is_some_and(|m| m.row.self_key == row.item.recipient)
+        };
+        let may_see = |row: &InboxRow| match filter.viewer {
+            Viewer::Everything => true,
+            Viewer::Member => is_member(row),
+            Viewer::Session(key) => row.item.recipient == key || is_member(row),
+            Viewer::SessionAlone(key) => row.item.recipient == key,
+        };
         let fits = |row: &&InboxRow| {
             let item = &row.item;
             row.order.is_some_and(|order| order > after)
                 && filter.mesh.is_none_or(|m| m == item.mesh)
                 && filter.from.is_none_or(|f| f == item.author || f == item.member)
-                && !(filter.unread && row.seen_at.is_some())
+                && filter.since.is_none_or(|at| item.received_at >= at)
+                && filter.before.is_none_or(|at| item.received_at < at)
+                && may_see(row)
+                && !(filter.unread && seen_at(row).is_some())
         };
-        let mut out: Vec<InboxRow> = self.inbox.values().filter(fits).cloned().collect();
+        let shown = |row: &InboxRow| InboxRow { seen_at: seen_at(row), ..row.clone() };
+        let mut out: Vec<InboxRow> = self.inbox.values().filter(fits).map(shown).collect();
         out.sort_by_key(|row| row.order);
         let limit = usize::try_from(filter.limit.min(MAX_INBOX_LIST)).unwrap_or(usize::MAX);
         if filter.newest {
@@ -74,10 +108,16 @@ impl State {
         } else {
             out.truncate(limit);
         }
-        if let Some(now) = mark_seen {
-            for row in &out {
-                if let Some(row) = self.inbox.get_mut(&row.row) {
-                    row.seen_at.get_or_insert(now);
+        let Some(now) = mark_seen else { return out };
+        for row in &out {
+            match session {
+                Some(session) => {
+                    self.read.entry((row.row, session)).or_insert(now);
+                }
+                None => {
+                    if let Some(row) = self.inbox.get_mut(&row.row) {
+                        row.seen_at.get_or_insert(now);
+                    }
                 }
             }
         }
@@ -108,6 +148,7 @@ impl State {
             };
             !meant || row.order.is_none()
         });
+        self.forget_read();
         (all - self.inbox.len()) as u64
     }
 }

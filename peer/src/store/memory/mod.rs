@@ -1,6 +1,7 @@
 //! The store's double: in memory, with the same behaviour, under one lock. For tests and
 //! simulations; it has no timers and never waits.
 
+mod identities;
 mod inbox;
 mod outbox;
 
@@ -12,13 +13,14 @@ use meshwire_signaling::invite::Chain;
 use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 
 use super::rows::{
-    Arrived, Enqueued, Freeze, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow, NewMember,
-    NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome, Pruned, Requeue, Step, Stepped,
-    key_range, pin_outcome,
+    Arrived, Enqueued, Freeze, GroupRow, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow,
+    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome, PresenceRow, Pruned,
+    RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped, key_range, pin_outcome,
 };
 use super::{CURSOR_RETENTION_MS, PeerStore, RETENTION_MS, StoreError, StoreResult};
+use crate::core::gate::Arrival;
 use crate::core::inbox::Item;
-use crate::core::order::{Counter, Waiting};
+use crate::core::order::Counter;
 
 #[derive(Debug)]
 struct Mesh {
@@ -40,6 +42,8 @@ struct State {
     outbox: BTreeMap<i64, OutboxRow>,
     outbox_ids: HashMap<(MeshId, EnvelopeId), i64>,
     last_outbox: i64,
+    /// Of groups' messages, by name and key.
+    recipients: HashMap<i64, Vec<RecipientRow>>,
     seen: HashMap<(MeshId, PublicKey, EnvelopeId), (Hash, UnixMillis)>,
     inbox: BTreeMap<i64, InboxRow>,
     last_inbox: i64,
@@ -47,6 +51,12 @@ struct State {
     cursors: HashMap<Counter, Cursor>,
     roster: BTreeMap<(MeshId, PublicKey), (MemberRow, Chain)>,
     pins: HashMap<(MeshId, String), PublicKey>,
+    sessions: BTreeMap<(MeshId, PublicKey), SessionRow>,
+    ended: BTreeMap<(MeshId, PublicKey), UnixMillis>,
+    presence: HashMap<(MeshId, PublicKey), PresenceRow>,
+    groups: BTreeMap<(MeshId, String, PublicKey), GroupRow>,
+    /// What sessions have read.
+    read: HashMap<(i64, PublicKey), UnixMillis>,
 }
 
 /// A [`PeerStore`] that forgets everything when it is dropped.
@@ -74,11 +84,17 @@ impl State {
         self.seqs.retain(|c, _| c.mesh != *mesh);
         self.outbox.retain(|_, r| r.meta.mesh != *mesh);
         self.outbox_ids.retain(|(m, _), _| m != mesh);
+        self.forget_recipients();
         self.seen.retain(|(m, ..), _| m != mesh);
         self.inbox.retain(|_, r| r.item.mesh != *mesh);
         self.cursors.retain(|c, _| c.mesh != *mesh);
         self.roster.retain(|(m, _), _| m != mesh);
         self.pins.retain(|(m, _), _| m != mesh);
+        self.sessions.retain(|(m, _), _| m != mesh);
+        self.ended.retain(|(m, _), _| m != mesh);
+        self.presence.retain(|(m, _), _| m != mesh);
+        self.groups.retain(|(m, ..), _| m != mesh);
+        self.forget_read();
         self.meshes.remove(mesh).is_some()
     }
 
@@ -123,7 +139,10 @@ impl State {
         self.outbox.retain(|_, r| r.meta.state.is_open() || r.meta.expires_at >= old);
         let State { outbox, outbox_ids, .. } = self;
         outbox_ids.retain(|_, row| outbox.contains_key(row));
+        self.forget_recipients();
         self.cursors.retain(|_, c| c.touched_at >= silent);
+        self.forget_read();
+        self.ended.retain(|_, at| *at >= old);
         Pruned {
             seen: (before.0 - self.seen.len()) as u64,
             inbox: (before.1 - self.inbox.len()) as u64,
@@ -198,10 +217,21 @@ impl PeerStore for MemoryStore {
     async fn requeue(&self, requeue: Requeue, freeze: Freeze<'_>) -> StoreResult<OutboxRow> {
         self.state().requeue(&requeue, freeze)
     }
+    async fn rewrap(&self, change: &Rewrap) -> StoreResult<bool> {
+        Ok(self.state().rewrap(change))
+    }
+    async fn recipients(&self, row: i64) -> StoreResult<Vec<RecipientRow>> {
+        Ok(self.state().recipients.get(&row).cloned().unwrap_or_default())
+    }
     async fn outbox_get(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxRow>> {
         let state = self.state();
         let row = state.outbox_ids.get(&(*mesh, *id));
         Ok(row.and_then(|row| state.outbox.get(row)).cloned())
+    }
+    async fn outbox_meta(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxMeta>> {
+        let state = self.state();
+        let row = state.outbox_ids.get(&(*mesh, *id)).and_then(|row| state.outbox.get(row));
+        Ok(row.map(|row| row.meta.clone()))
     }
     async fn outbox_find(&self, mesh: Option<&MeshId>, prefix: &str) -> StoreResult<OutboxRow> {
         self.state().outbox_find(mesh, prefix)
@@ -223,10 +253,14 @@ impl PeerStore for MemoryStore {
     async fn surface(&self, rows: &[i64], now: UnixMillis) -> StoreResult<Vec<InboxRow>> {
         Ok(self.state().surface(rows, now))
     }
-    async fn held(&self) -> StoreResult<Vec<Waiting>> {
+    async fn swallow(&self, rows: &[i64], now: UnixMillis) -> StoreResult<()> {
+        self.state().swallow(rows, now);
+        Ok(())
+    }
+    async fn held(&self) -> StoreResult<Vec<Arrival>> {
         let state = self.state();
         let held = state.inbox.values().filter(|row| row.order.is_none());
-        Ok(held.map(InboxRow::waiting).collect())
+        Ok(held.map(InboxRow::arrival).collect())
     }
     async fn cursors(&self) -> StoreResult<Vec<(Counter, u64)>> {
         let state = self.state();
@@ -266,6 +300,50 @@ impl PeerStore for MemoryStore {
             mesh.is_none_or(|m| *m == row.mesh) && (row.name == text || key)
         };
         Ok(self.state().members(fits))
+    }
+    async fn session_insert(&self, session: &SessionRow) -> StoreResult<()> {
+        self.state().session_insert(session)
+    }
+    async fn session_list(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<SessionRow>> {
+        Ok(self.state().session_list(mesh))
+    }
+    async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool> {
+        Ok(self.state().session_remove(mesh, key))
+    }
+    async fn ended_put(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
+        let mut state = self.state();
+        state.mesh(mesh)?;
+        state.ended.insert((*mesh, *key), at);
+        Ok(())
+    }
+    async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>> {
+        let state = self.state();
+        let of_mesh = state.ended.iter().filter(|((m, _), _)| m == mesh);
+        Ok(of_mesh.map(|((_, key), at)| (*key, *at)).collect())
+    }
+    async fn presence_get(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+    ) -> StoreResult<Option<PresenceRow>> {
+        Ok(self.state().presence.get(&(*mesh, *key)).cloned())
+    }
+    async fn presence_put(&self, presence: &PresenceRow) -> StoreResult<()> {
+        self.state().presence_put(presence)
+    }
+    async fn group_put(&self, group: &GroupRow) -> StoreResult<bool> {
+        self.state().group_put(group)
+    }
+    async fn group_sync(
+        &self,
+        mesh: &MeshId,
+        member: &PublicKey,
+        listed: &[GroupRow],
+    ) -> StoreResult<bool> {
+        self.state().group_sync(mesh, member, listed)
+    }
+    async fn groups(&self, mesh: &MeshId) -> StoreResult<Vec<GroupRow>> {
+        Ok(self.state().groups_of(mesh))
     }
     async fn prune(&self, now: UnixMillis) -> StoreResult<Pruned> {
         Ok(self.state().prune(now))

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use meshwire_signaling::{MeshId, UnixMillis};
 
 use super::super::rows::{
-    Enqueued, Freeze, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Requeue, Slot, Step, StepTo,
-    Stepped, id_prefix,
+    Enqueued, Freeze, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta, OutboxRow, RecipientRow,
+    Requeue, Rewrap, Slot, Step, StepTo, Stepped, id_prefix,
 };
 use super::super::{IdempotencyConflict, MAX_OUTBOX_LIST, StoreError, StoreResult};
 use super::{State, only};
+use crate::core::group::{RecipientState, Tally, standing};
 use crate::core::order::Counter;
 use crate::core::outbox::{OutboxState, Repeat, advance};
 
@@ -67,7 +68,56 @@ impl State {
         self.seqs.insert(counter, seq);
         self.outbox_ids.insert((new.mesh, new.id), self.last_outbox);
         self.outbox.insert(self.last_outbox, row.clone());
+        self.add_recipients(self.last_outbox, &new.recipients);
         Ok(row)
+    }
+
+    fn add_recipients(&mut self, row: i64, added: &[NewRecipient]) {
+        if added.is_empty() {
+            return;
+        }
+        let all = self.recipients.entry(row).or_default();
+        for new in added {
+            if !all.iter().any(|r| r.key == new.key) {
+                all.push(RecipientRow {
+                    key: new.key,
+                    name: new.name.clone(),
+                    state: RecipientState::Open,
+                    reason: None,
+                    at: None,
+                });
+            }
+        }
+        all.sort_by(|a, b| (&a.name, a.key).cmp(&(&b.name, b.key)));
+    }
+
+    /// Ends those of a message's recipients who are open.
+    fn end_recipients(&mut self, row: i64, to: RecipientState, reason: &str) {
+        for r in self.recipients.get_mut(&row).into_iter().flatten() {
+            if r.state == RecipientState::Open {
+                (r.state, r.reason) = (to, Some(reason.to_owned()));
+            }
+        }
+    }
+
+    /// Forgets the recipients of messages that are deleted.
+    pub(super) fn forget_recipients(&mut self) {
+        let Self { recipients, outbox, .. } = self;
+        recipients.retain(|row, _| outbox.contains_key(row));
+    }
+
+    pub(super) fn rewrap(&mut self, change: &Rewrap) -> bool {
+        let Some(&number) = self.outbox_ids.get(&(change.mesh, change.id)) else { return false };
+        let Some(row) = self.outbox.get_mut(&number) else { return false };
+        if !matches!(row.meta.state, OutboxState::Pending | OutboxState::Inflight) {
+            return false;
+        }
+        row.envelope.wraps.clone_from(&change.wraps);
+        if let Some(all) = self.recipients.get_mut(&number) {
+            all.retain(|r| r.state != RecipientState::Open || !change.gone.contains(&r.key));
+        }
+        self.add_recipients(number, &change.added);
+        true
     }
 
     /// The rows of a mesh that wait for an attempt, in order.
@@ -119,16 +169,17 @@ impl State {
     }
 
     pub(super) fn step(&mut self, step: &Step) -> Stepped {
-        let row = self.outbox_ids.get(&(step.mesh, step.id));
-        let Some(row) = row.and_then(|row| self.outbox.get_mut(row)) else {
+        let Some(&number) = self.outbox_ids.get(&(step.mesh, step.id)) else {
             return Stepped::Unknown;
         };
+        let Some(row) = self.outbox.get_mut(&number) else { return Stepped::Unknown };
         let meta = &mut row.meta;
         let from = meta.state;
-        if !advance(from, step.to.state()) {
+        let Some(to) = step.to.state() else { return self.step_recipient(number, &step.to) };
+        if !advance(from, to) {
             return Stepped::Kept { state: from };
         }
-        meta.state = step.to.state();
+        meta.state = to;
         meta.reason = None;
         match &step.to {
             StepTo::Relayed { at, path } | StepTo::Sent { at, path } => {
@@ -143,8 +194,42 @@ impl State {
             StepTo::Expired { reason } | StepTo::Failed { reason } => {
                 meta.reason = Some(reason.clone());
             }
+            StepTo::Recipient { .. } => {}
+        }
+        match &step.to {
+            StepTo::Expired { reason } => {
+                self.end_recipients(number, RecipientState::Expired, reason);
+            }
+            StepTo::Failed { reason } => {
+                self.end_recipients(number, RecipientState::Failed, reason);
+            }
+            _ => {}
         }
         Stepped::Done { from }
+    }
+
+    fn step_recipient(&mut self, number: i64, step: &StepTo) -> Stepped {
+        let Some(row) = self.outbox.get_mut(&number) else { return Stepped::Unknown };
+        let StepTo::Recipient { key, to, reason, at } = step else { return Stepped::Unknown };
+        let all = self.recipients.entry(number).or_default();
+        let Some(one) = all.iter_mut().find(|r| r.key == *key) else { return Stepped::Unknown };
+        if !one.state.may_become(*to) {
+            return Stepped::Kept { state: row.meta.state };
+        }
+        (one.state, one.reason, one.at) = (*to, reason.clone(), Some(*at));
+        let mut tally = Tally::default();
+        for r in all.iter() {
+            tally.add(r.state, 1);
+        }
+        let meta = &mut row.meta;
+        let is_final = matches!(meta.state, OutboxState::Delivered | OutboxState::Aborted);
+        if let Some((state, reason)) = standing(&tally).filter(|_| !is_final) {
+            (meta.state, meta.reason) = (state, reason);
+            if state == OutboxState::Delivered {
+                meta.delivered_at = Some(*at);
+            }
+        }
+        Stepped::Recipient { state: meta.state }
     }
 
     pub(super) fn expire(&mut self, now: UnixMillis, limit: u32) -> Vec<OutboxMeta> {
@@ -162,7 +247,9 @@ impl State {
             if let Some(row) = self.outbox.get_mut(&row) {
                 row.meta.state = OutboxState::Expired;
                 row.meta.reason = Some("expired".to_owned());
+                let number = row.meta.row;
                 out.push(row.meta.clone());
+                self.end_recipients(number, RecipientState::Expired, "expired");
             }
         }
         out
@@ -176,7 +263,8 @@ impl State {
         let found = self.outbox_ids.get(&(requeue.mesh, requeue.old));
         let old = found.and_then(|row| self.outbox.get(row));
         let old = old.ok_or_else(|| StoreError::NotFound(requeue.old.to_string()))?.meta.clone();
-        if !old.state.may_requeue() {
+        let redirected = requeue.redirect.is_some() && old.state.may_redirect();
+        if !redirected && !old.state.may_requeue() {
             return Err(StoreError::NotRequeueable { id: old.id, state: old.state });
         }
         let new = self.insert(&NewOutbox::in_place_of(&old, requeue), freeze, Some(old.row))?;
@@ -210,6 +298,7 @@ impl State {
             .filter(|meta| {
                 filter.mesh.is_none_or(|m| m == meta.mesh)
                     && filter.recipient.is_none_or(|r| r == meta.recipient)
+                    && filter.author.is_none_or(|a| a == meta.author)
                     && (filter.states.is_empty() || filter.states.contains(&meta.state))
             })
             .take(usize::try_from(limit).unwrap_or(usize::MAX))

@@ -2,8 +2,8 @@
 
 use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
 
+use crate::core::gate::Arrival;
 use crate::core::inbox::Item;
-use crate::core::order::Waiting;
 
 /// An inbox row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,20 +16,15 @@ pub struct InboxRow {
     pub order: Option<u64>,
     /// When it surfaced, Unix milliseconds.
     pub surfaced_at: Option<UnixMillis>,
-    /// When somebody listed it, Unix milliseconds.
+    /// When it was listed, Unix milliseconds: by the session that lists, else by the member.
     pub seen_at: Option<UnixMillis>,
 }
 
 impl InboxRow {
-    /// What the order book needs.
+    /// What order book and gate need.
     #[must_use]
-    pub fn waiting(&self) -> Waiting {
-        Waiting {
-            counter: self.item.counter(),
-            seq: self.item.seq,
-            floor: self.item.floor,
-            row: self.row,
-        }
+    pub fn arrival(&self) -> Arrival {
+        Arrival::new(&self.item, self.row)
     }
 }
 
@@ -44,14 +39,45 @@ pub enum Arrived {
     Conflict,
 }
 
+/// Who lists the inbox: decides what there is and what is unread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Viewer {
+    /// The home's owner, who sees what is for its sessions, too.
+    #[default]
+    Everything,
+    /// The home's owner, who wants only what is for the member.
+    Member,
+    /// This session: what is for it and what is for its member.
+    Session(PublicKey),
+    /// This session, which may not see what is for its member.
+    SessionAlone(PublicKey),
+}
+
+impl Viewer {
+    /// The session that has its own record of what it has seen.
+    #[must_use]
+    pub const fn session(&self) -> Option<PublicKey> {
+        match self {
+            Self::Session(key) | Self::SessionAlone(key) => Some(*key),
+            Self::Everything | Self::Member => None,
+        }
+    }
+}
+
 /// Which surfaced messages to list; always in the order of surfacing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InboxFilter {
     /// Of this mesh.
     pub mesh: Option<MeshId>,
+    /// Who asks.
+    pub viewer: Viewer,
     /// By this author, or this member.
     pub from: Option<PublicKey>,
-    /// Only what nobody has listed yet.
+    /// Only what came at this time or later, Unix milliseconds.
+    pub since: Option<UnixMillis>,
+    /// Only what came before this time, Unix milliseconds.
+    pub before: Option<UnixMillis>,
+    /// Only what the viewer has not listed yet.
     pub unread: bool,
     /// Only what surfaced after this place.
     pub after_order: Option<u64>,

@@ -1,14 +1,16 @@
 //! What a store takes and gives.
 
+mod identities;
 mod inbox;
 mod outbox;
 
-pub use inbox::{Arrived, InboxDelete, InboxFilter, InboxRow};
+pub use identities::{GroupRow, PresenceRow, SessionRow};
+pub use inbox::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer};
 use meshwire_signaling::invite::{Chain, Role};
 use meshwire_signaling::{Hash, MeshId, PublicKey, Target, UnixMillis};
 pub use outbox::{
-    Enqueued, Freeze, FreezeError, Idempotency, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow,
-    Requeue, Slot, Step, StepTo, Stepped,
+    Enqueued, Freeze, FreezeError, Idempotency, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta,
+    OutboxRow, RecipientRow, Redirect, Requeue, Rewrap, Slot, Step, StepTo, Stepped,
 };
 
 use super::StoreError;

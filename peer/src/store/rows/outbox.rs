@@ -1,9 +1,11 @@
 //! Rows of the outbox.
 
+use meshwire_signaling::seal::Wrap;
 use meshwire_signaling::{
     Envelope, EnvelopeId, Hash, InstanceId, MeshId, Priority, PublicKey, Target, UnixMillis,
 };
 
+use crate::core::group::RecipientState;
 use crate::core::order::Counter;
 use crate::core::outbox::OutboxState;
 
@@ -18,8 +20,13 @@ pub struct NewOutbox {
     pub author: PublicKey,
     /// Whom it is for.
     pub target: Target,
-    /// The key that will answer with a receipt.
+    /// The key that will answer with a receipt; for groups the author's own, which has a wrap of
+    /// the content key too.
     pub recipient: PublicKey,
+    /// The member behind the recipient, where that is a session or service.
+    pub member: Option<PublicKey>,
+    /// For groups: everybody who is to get it.
+    pub recipients: Vec<NewRecipient>,
     /// The recipient's name, for people.
     pub peer_name: String,
     /// Its priority.
@@ -74,8 +81,12 @@ pub struct OutboxMeta {
     pub instance: InstanceId,
     /// Whom it is for.
     pub target: Target,
-    /// The key that will answer with a receipt.
+    /// The key that will answer with a receipt; for groups the author's own, which has a wrap of
+    /// the content key too.
     pub recipient: PublicKey,
+    /// The member behind the recipient, where that is a session or service: the message goes to it
+    /// should the recipient end.
+    pub member: Option<PublicKey>,
     /// The recipient's name when it was sent.
     pub peer_name: String,
     /// Its priority.
@@ -131,6 +142,7 @@ impl OutboxMeta {
             instance: slot.instance,
             target: new.target.clone(),
             recipient: new.recipient,
+            member: new.member,
             peer_name: new.peer_name.clone(),
             priority: new.priority,
             seq: slot.seq,
@@ -152,21 +164,69 @@ impl OutboxMeta {
 
 impl NewOutbox {
     /// The message that a requeue puts in `old`'s place: every routing column is kept (inventory
-    /// appendix 7, defect 10). The idempotency key stays with the old row, which answers for it.
+    /// appendix 7, defect 10), unless it is redirected. The idempotency key stays with the old row,
+    /// which answers for it.
     pub(in crate::store) fn in_place_of(old: &OutboxMeta, requeue: &Requeue) -> Self {
+        let to = requeue.redirect.clone().unwrap_or_else(|| Redirect {
+            target: old.target.clone(),
+            recipient: old.recipient,
+            member: old.member,
+            peer_name: old.peer_name.clone(),
+        });
         Self {
             mesh: old.mesh,
             id: requeue.new,
             author: old.author,
-            target: old.target.clone(),
-            recipient: old.recipient,
-            peer_name: old.peer_name.clone(),
+            target: to.target,
+            recipient: to.recipient,
+            member: to.member,
+            recipients: requeue.recipients.clone(),
+            peer_name: to.peer_name,
             priority: old.priority,
             created_at: requeue.now,
             expires_at: requeue.expires_at,
             idempotency: None,
         }
     }
+}
+
+/// One of a group's recipients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecipient {
+    /// The member.
+    pub key: PublicKey,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where a group's message stands with one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientRow {
+    /// The member.
+    pub key: PublicKey,
+    /// Its name when it was sent.
+    pub name: String,
+    /// Where it stands.
+    pub state: RecipientState,
+    /// Why, where that needs a reason.
+    pub reason: Option<String>,
+    /// When it got there, Unix milliseconds; none while open.
+    pub at: Option<UnixMillis>,
+}
+
+/// The recipients of a group's message as they are now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrap {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The message.
+    pub id: EnvelopeId,
+    /// All wraps, the author's own included: they take the place of the stored ones.
+    pub wraps: Vec<Wrap>,
+    /// Who is to get it too.
+    pub added: Vec<NewRecipient>,
+    /// Who is not to get it; ignored for those who have answered.
+    pub gone: Vec<PublicKey>,
 }
 
 /// An outbox row.
@@ -248,20 +308,33 @@ pub enum StepTo {
         /// Why.
         reason: String,
     },
+    /// For groups: one recipient has answered, or never will. The row moves to what
+    /// [`crate::core::group::standing`] says once nobody is open.
+    Recipient {
+        /// The recipient.
+        key: PublicKey,
+        /// Where it is now.
+        to: RecipientState,
+        /// Why, where that needs a reason.
+        reason: Option<String>,
+        /// When.
+        at: UnixMillis,
+    },
 }
 
 impl StepTo {
-    /// The state it leads to.
+    /// The state it leads to; none where only the store knows.
     #[must_use]
-    pub const fn state(&self) -> OutboxState {
-        match self {
+    pub const fn state(&self) -> Option<OutboxState> {
+        Some(match self {
             Self::Relayed { .. } => OutboxState::Relayed,
             Self::Sent { .. } => OutboxState::Sent,
             Self::Retry { .. } => OutboxState::Pending,
             Self::Delivered { .. } => OutboxState::Delivered,
             Self::Expired { .. } => OutboxState::Expired,
             Self::Failed { .. } => OutboxState::Failed,
-        }
+            Self::Recipient { .. } => return None,
+        })
     }
 }
 
@@ -273,12 +346,17 @@ pub enum Stepped {
         /// Where the row was before.
         from: OutboxState,
     },
+    /// One recipient of a group's message has moved on.
+    Recipient {
+        /// Where the row is now.
+        state: OutboxState,
+    },
     /// [`crate::core::outbox::advance`] forbids it, or the row is there already: nothing changed.
     Kept {
         /// Where the row is.
         state: OutboxState,
     },
-    /// There is no such row.
+    /// There is no such row, or no such recipient.
     Unknown,
 }
 
@@ -291,12 +369,14 @@ pub struct OutboxFilter {
     pub states: Vec<OutboxState>,
     /// To this recipient.
     pub recipient: Option<PublicKey>,
+    /// By this identity of ours.
+    pub author: Option<PublicKey>,
     /// At most so many.
     pub limit: u32,
 }
 
 /// A new message in an old one's place (inventory C-021).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requeue {
     /// The mesh.
     pub mesh: MeshId,
@@ -308,4 +388,22 @@ pub struct Requeue {
     pub now: UnixMillis,
     /// When the new message ends, Unix milliseconds.
     pub expires_at: UnixMillis,
+    /// For groups: who is to get the new one.
+    pub recipients: Vec<NewRecipient>,
+    /// Whom the new one is for, where that is not whom the old one was for: a session has ended and
+    /// its member gets the mail. Then the old row may be one that a path has.
+    pub redirect: Option<Redirect>,
+}
+
+/// Another recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Whom it is for.
+    pub target: Target,
+    /// The key that will answer with a receipt.
+    pub recipient: PublicKey,
+    /// The member behind it, where it is a session or service.
+    pub member: Option<PublicKey>,
+    /// Its name.
+    pub peer_name: String,
 }

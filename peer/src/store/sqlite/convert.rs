@@ -10,8 +10,13 @@ use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::rows::{Idempotency, InboxRow, MemberRow, MeshRow, OutboxMeta, OutboxRow};
+use super::super::rows::{
+    GroupRow, Idempotency, InboxRow, MemberRow, MeshRow, OutboxMeta, OutboxRow, PresenceRow,
+    RecipientRow, SessionRow,
+};
 use super::super::{StoreError, StoreResult};
+use crate::core::gate::{Addressee, Arrival, PING_KIND};
+use crate::core::group::RecipientState;
 use crate::core::inbox::Item;
 use crate::core::order::{Counter, Waiting};
 
@@ -88,7 +93,7 @@ pub(super) fn uint(row: &SqliteRow, column: &'static str) -> StoreResult<u64> {
     u64::try_from(get::<i64>(row, column)?).map_err(|e| bad(column)(&e))
 }
 
-fn opt_uint(row: &SqliteRow, column: &'static str) -> StoreResult<Option<u64>> {
+pub(super) fn opt_uint(row: &SqliteRow, column: &'static str) -> StoreResult<Option<u64>> {
     let n: Option<i64> = get(row, column)?;
     n.map(|n| u64::try_from(n).map_err(|e| bad(column)(&e))).transpose()
 }
@@ -122,6 +127,7 @@ pub(super) fn outbox_meta(row: &SqliteRow) -> StoreResult<OutboxMeta> {
         instance: id(row, "instance")?,
         target: packed(row, "target")?,
         recipient: id(row, "recipient")?,
+        member: opt_id(row, "member")?,
         peer_name: get(row, "peer_name")?,
         priority: unword(row, "priority")?,
         seq: uint(row, "seq")?,
@@ -154,13 +160,15 @@ pub(super) fn counter(row: &SqliteRow) -> StoreResult<Counter> {
     })
 }
 
-pub(super) fn waiting(row: &SqliteRow) -> StoreResult<Waiting> {
-    Ok(Waiting {
+pub(super) fn arrival(row: &SqliteRow) -> StoreResult<Arrival> {
+    let waiting = Waiting {
         counter: counter(row)?,
         seq: uint(row, "seq")?,
         floor: uint(row, "floor")?,
         row: get(row, "row")?,
-    })
+    };
+    let to = Addressee { mesh: id(row, "mesh")?, key: id(row, "recipient")? };
+    Ok(Arrival { waiting, to, ping: get::<String>(row, "kind")? == PING_KIND })
 }
 
 pub(super) fn inbox_row(row: &SqliteRow) -> StoreResult<InboxRow> {
@@ -200,5 +208,61 @@ pub(super) fn member_row(row: &SqliteRow) -> StoreResult<MemberRow> {
         role: unword(row, "role")?,
         fingerprint: id(row, "fingerprint")?,
         first_seen_at: uint(row, "first_seen_at")?,
+    })
+}
+
+pub(super) fn session_row(row: &SqliteRow) -> StoreResult<SessionRow> {
+    Ok(SessionRow {
+        mesh: id(row, "mesh")?,
+        key: id(row, "key")?,
+        name: get(row, "name")?,
+        capabilities: packed(row, "capabilities")?,
+        pid: u32::try_from(uint(row, "pid")?).map_err(|e| bad("pid")(&e))?,
+        process_start: uint(row, "process_start")?,
+        token_hash: id(row, "token_hash")?,
+        started_at: uint(row, "started_at")?,
+    })
+}
+
+pub(super) fn presence_row(row: &SqliteRow) -> StoreResult<PresenceRow> {
+    let profile: Option<&[u8]> = get(row, "profile")?;
+    let profile = profile.map(codec::from_msgpack).transpose();
+    Ok(PresenceRow {
+        mesh: id(row, "mesh")?,
+        key: id(row, "key")?,
+        status: unword(row, "status")?,
+        status_until: opt_uint(row, "status_until")?,
+        summary: get(row, "summary")?,
+        profile: profile.map_err(|e| bad("profile")(&e))?,
+        visible: get(row, "visible")?,
+    })
+}
+
+pub(super) fn group_row(row: &SqliteRow) -> StoreResult<GroupRow> {
+    Ok(GroupRow {
+        mesh: id(row, "mesh")?,
+        member: id(row, "member")?,
+        name: get(row, "name")?,
+        role: get(row, "role")?,
+        joined: get(row, "joined")?,
+        at: uint(row, "at")?,
+        statement: packed(row, "statement")?,
+    })
+}
+
+/// What [`RecipientState::as_str`] wrote.
+pub(super) fn recipient_state(row: &SqliteRow) -> StoreResult<RecipientState> {
+    let word: &str = get(row, "state")?;
+    let found = RecipientState::ALL.into_iter().find(|s| s.as_str() == word);
+    found.ok_or_else(|| bad("state")(&word))
+}
+
+pub(super) fn recipient_row(row: &SqliteRow) -> StoreResult<RecipientRow> {
+    Ok(RecipientRow {
+        key: id(row, "recipient")?,
+        name: get(row, "name")?,
+        state: recipient_state(row)?,
+        reason: get(row, "reason")?,
+        at: opt_uint(row, "at")?,
     })
 }

@@ -5,15 +5,16 @@ use meshwire_signaling::{EnvelopeId, Hash, MeshId, PublicKey, UnixMillis};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, query};
 
-use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, id_prefix};
+use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer, id_prefix};
 use super::super::{MAX_CANDIDATES, MAX_INBOX_LIST, StoreResult};
 use super::convert::{
-    counter, get as column, id as id_column, inbox_row, int, uint, waiting, word,
+    arrival, counter, get as column, id as id_column, inbox_row, int, opt_uint, uint, word,
 };
 use super::outbox::only;
 use super::{SqliteStore, for_mesh};
+use crate::core::gate::Arrival;
 use crate::core::inbox::Item;
-use crate::core::order::{Counter, Waiting};
+use crate::core::order::Counter;
 
 pub(super) async fn accept(
     store: &SqliteStore,
@@ -151,12 +152,27 @@ async fn move_cursor(tx: &mut SqliteConnection, item: &Item, now: UnixMillis) ->
     Ok(())
 }
 
-pub(super) async fn held(store: &SqliteStore) -> StoreResult<Vec<Waiting>> {
+pub(super) async fn swallow(store: &SqliteStore, rows: &[i64], now: UnixMillis) -> StoreResult<()> {
+    let mut tx = store.begin().await?;
+    for row in rows {
+        let gone = query("DELETE FROM inbox WHERE row = ? AND surfaced_order IS NULL RETURNING *")
+            .bind(row)
+            .fetch_optional(&mut *tx)
+            .await?;
+        if let Some(gone) = gone {
+            move_cursor(&mut tx, &inbox_row(&gone)?.item, now).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+pub(super) async fn held(store: &SqliteStore) -> StoreResult<Vec<Arrival>> {
     let rows = query(
-        "SELECT row, mesh, author, instance, target, priority, seq, floor FROM inbox
-         WHERE surfaced_order IS NULL ORDER BY row",
+        "SELECT row, mesh, author, instance, target, priority, seq, floor, recipient, kind
+         FROM inbox WHERE surfaced_order IS NULL ORDER BY row",
     );
-    rows.fetch_all(&store.readers).await?.iter().map(waiting).collect()
+    rows.fetch_all(&store.readers).await?.iter().map(arrival).collect()
 }
 
 pub(super) async fn cursors(store: &SqliteStore) -> StoreResult<Vec<(Counter, u64)>> {
@@ -176,47 +192,83 @@ pub(super) async fn list(
     let mut tx = store.begin().await?;
     let rows = select(&mut tx, filter).await?;
     for row in rows.iter().filter(|row| row.seen_at.is_none()) {
-        query("UPDATE inbox SET seen_at = ? WHERE row = ?")
-            .bind(int(now))
-            .bind(row.row)
-            .execute(&mut *tx)
-            .await?;
+        let mark = match filter.viewer.session() {
+            None => query("UPDATE inbox SET seen_at = ?1 WHERE row = ?2"),
+            Some(_) => query("INSERT INTO inbox_seen (row, viewer, seen_at) VALUES (?2, ?3, ?1)"),
+        };
+        let mark = mark.bind(int(now)).bind(row.row);
+        let mark = match filter.viewer.session() {
+            None => mark,
+            Some(session) => mark.bind(session.0.to_vec()),
+        };
+        mark.execute(&mut *tx).await?;
     }
     tx.commit().await?;
     Ok(rows)
 }
 
-/// The text of a list. Four of them, for neither ORDER BY nor a condition that has an index of its
+/// The text of a list. Six of them, for neither ORDER BY nor a condition that has an index of its
 /// own can be a parameter without losing that index.
 macro_rules! listing {
     ($condition:literal, $order:literal) => {
         concat!(
-            "SELECT * FROM inbox
+            "SELECT *, (SELECT s.seen_at FROM inbox_seen s
+                        WHERE s.row = inbox.row AND s.viewer = ?8) AS session_seen_at
+             FROM inbox
              WHERE surfaced_order > ?1 AND (?2 IS NULL OR mesh = ?2)
-               AND (?3 IS NULL OR author = ?3 OR member = ?3) ",
+               AND (?3 IS NULL OR author = ?3 OR member = ?3)
+               AND (?5 IS NULL OR received_at >= ?5) AND (?6 IS NULL OR received_at < ?6)
+               AND (?7 = 'everything' OR (?8 IS NOT NULL AND recipient = ?8)
+                    OR (?7 = 'member' AND recipient =
+                        (SELECT self_key FROM mesh WHERE mesh.mesh = inbox.mesh))) ",
             $condition,
             " ORDER BY surfaced_order ",
             $order,
             " LIMIT ?4"
         )
     };
+    (unread by session, $order:literal) => {
+        listing!(
+            "AND NOT EXISTS (SELECT 1 FROM inbox_seen s
+                             WHERE s.row = inbox.row AND s.viewer = ?8)",
+            $order
+        )
+    };
 }
 
 async fn select(conn: &mut SqliteConnection, filter: &InboxFilter) -> StoreResult<Vec<InboxRow>> {
-    let text = match (filter.unread, filter.newest) {
-        (false, false) => listing!("", "ASC"),
-        (false, true) => listing!("", "DESC"),
-        (true, false) => listing!("AND seen_at IS NULL", "ASC"),
-        (true, true) => listing!("AND seen_at IS NULL", "DESC"),
+    let session = filter.viewer.session();
+    let text = match (filter.unread, session.is_some(), filter.newest) {
+        (false, _, false) => listing!("", "ASC"),
+        (false, _, true) => listing!("", "DESC"),
+        (true, false, false) => listing!("AND seen_at IS NULL", "ASC"),
+        (true, false, true) => listing!("AND seen_at IS NULL", "DESC"),
+        (true, true, false) => listing!(unread by session, "ASC"),
+        (true, true, true) => listing!(unread by session, "DESC"),
     };
     let rows = query(text)
         .bind(int(filter.after_order.unwrap_or(0)))
         .bind(filter.mesh.as_ref().map(|m| &m.0[..]))
         .bind(filter.from.as_ref().map(|f| &f.0[..]))
         .bind(i64::from(filter.limit.min(MAX_INBOX_LIST)))
+        .bind(filter.since.map(int))
+        .bind(filter.before.map(int))
+        .bind(match filter.viewer {
+            Viewer::Everything => "everything",
+            Viewer::Member | Viewer::Session(_) => "member",
+            Viewer::SessionAlone(_) => "session",
+        })
+        .bind(session.as_ref().map(|s| &s.0[..]))
         .fetch_all(conn)
         .await?;
-    let mut rows: Vec<InboxRow> = rows.iter().map(inbox_row).collect::<StoreResult<_>>()?;
+    let shown = |row: &SqliteRow| {
+        let mut shown = inbox_row(row)?;
+        if session.is_some() {
+            shown.seen_at = opt_uint(row, "session_seen_at")?;
+        }
+        Ok(shown)
+    };
+    let mut rows: Vec<InboxRow> = rows.iter().map(shown).collect::<StoreResult<_>>()?;
     if filter.newest {
         rows.reverse();
     }

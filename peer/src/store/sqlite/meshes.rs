@@ -120,6 +120,7 @@ pub(super) async fn prune(store: &SqliteStore, now: UnixMillis) -> StoreResult<P
         .execute(&mut *tx)
         .await?
         .rows_affected();
+    query("DELETE FROM session_ended WHERE at < ?").bind(old).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(Pruned { seen, inbox, outbox, cursors })
 }

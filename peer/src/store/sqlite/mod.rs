@@ -6,9 +6,12 @@
 //! [`super::MemoryStore`].
 
 mod convert;
+mod identities;
 mod inbox;
+mod inspect;
 mod meshes;
 mod outbox;
+mod recipients;
 mod roster;
 
 use std::path::{Path, PathBuf};
@@ -24,12 +27,14 @@ use sqlx::sqlite::{
 use sqlx::{Sqlite, Transaction};
 
 use super::rows::{
-    Arrived, Enqueued, Freeze, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow, NewMember,
-    NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome, Pruned, Requeue, Step, Stepped,
+    Arrived, Enqueued, Freeze, GroupRow, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow,
+    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome, PresenceRow, Pruned,
+    RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped,
 };
 use super::{PeerStore, StoreError, StoreResult};
+use crate::core::gate::Arrival;
 use crate::core::inbox::Item;
-use crate::core::order::{Counter, Waiting};
+use crate::core::order::Counter;
 
 /// Connections that read; each is a thread. Lists are rare beside the writer's work.
 const READERS: u32 = 2;
@@ -196,8 +201,17 @@ impl PeerStore for SqliteStore {
     async fn requeue(&self, requeue: Requeue, freeze: Freeze<'_>) -> StoreResult<OutboxRow> {
         outbox::requeue(self, requeue, freeze).await
     }
+    async fn rewrap(&self, change: &Rewrap) -> StoreResult<bool> {
+        recipients::rewrap(self, change).await
+    }
+    async fn recipients(&self, row: i64) -> StoreResult<Vec<RecipientRow>> {
+        recipients::list(self, row).await
+    }
     async fn outbox_get(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxRow>> {
         outbox::get(self, mesh, id).await
+    }
+    async fn outbox_meta(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxMeta>> {
+        outbox::meta(self, mesh, id).await
     }
     async fn outbox_find(&self, mesh: Option<&MeshId>, prefix: &str) -> StoreResult<OutboxRow> {
         outbox::find(self, mesh, prefix).await
@@ -219,7 +233,10 @@ impl PeerStore for SqliteStore {
     async fn surface(&self, rows: &[i64], now: UnixMillis) -> StoreResult<Vec<InboxRow>> {
         inbox::surface(self, rows, now).await
     }
-    async fn held(&self) -> StoreResult<Vec<Waiting>> {
+    async fn swallow(&self, rows: &[i64], now: UnixMillis) -> StoreResult<()> {
+        inbox::swallow(self, rows, now).await
+    }
+    async fn held(&self) -> StoreResult<Vec<Arrival>> {
         inbox::held(self).await
     }
     async fn cursors(&self) -> StoreResult<Vec<(Counter, u64)>> {
@@ -252,6 +269,45 @@ impl PeerStore for SqliteStore {
     }
     async fn members_like(&self, mesh: Option<&MeshId>, text: &str) -> StoreResult<Vec<MemberRow>> {
         roster::like(self, mesh, text).await
+    }
+    async fn session_insert(&self, session: &SessionRow) -> StoreResult<()> {
+        identities::session_insert(self, session).await
+    }
+    async fn session_list(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<SessionRow>> {
+        identities::session_list(self, mesh).await
+    }
+    async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool> {
+        identities::session_remove(self, mesh, key).await
+    }
+    async fn ended_put(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
+        identities::ended_put(self, mesh, key, at).await
+    }
+    async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>> {
+        identities::ended_list(self, mesh).await
+    }
+    async fn presence_get(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+    ) -> StoreResult<Option<PresenceRow>> {
+        identities::presence_get(self, mesh, key).await
+    }
+    async fn presence_put(&self, presence: &PresenceRow) -> StoreResult<()> {
+        identities::presence_put(self, presence).await
+    }
+    async fn group_put(&self, group: &GroupRow) -> StoreResult<bool> {
+        identities::group_put(self, group).await
+    }
+    async fn group_sync(
+        &self,
+        mesh: &MeshId,
+        member: &PublicKey,
+        listed: &[GroupRow],
+    ) -> StoreResult<bool> {
+        identities::group_sync(self, mesh, member, listed).await
+    }
+    async fn groups(&self, mesh: &MeshId) -> StoreResult<Vec<GroupRow>> {
+        identities::groups(self, mesh).await
     }
     async fn prune(&self, now: UnixMillis) -> StoreResult<Pruned> {
         meshes::prune(self, now).await

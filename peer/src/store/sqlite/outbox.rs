@@ -10,8 +10,9 @@ use super::super::rows::{
     Stepped, id_prefix, target_text,
 };
 use super::super::{IdempotencyConflict, MAX_CANDIDATES, MAX_OUTBOX_LIST, StoreError, StoreResult};
-use super::SqliteStore;
 use super::convert::{get as column, id as id_column, int, outbox_meta, outbox_row, parsed, word};
+use super::{SqliteStore, recipients};
+use crate::core::group::RecipientState;
 use crate::core::outbox::{OutboxState, Repeat, advance};
 
 pub(super) async fn enqueue(
@@ -59,10 +60,10 @@ async fn insert(
     let envelope = freeze(slot).map_err(StoreError::Freeze)?;
     let meta = OutboxMeta::fresh(new, slot, envelope.hash(&new.mesh));
     let inserted = query(
-        "INSERT INTO outbox (mesh, id, author, instance, target, target_text, recipient, peer_name,
-                             priority, seq, hash, envelope, state, next_attempt_at, created_at,
-                             expires_at, idempotency_key, fingerprint)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING row",
+        "INSERT INTO outbox (mesh, id, author, instance, target, target_text, recipient, member,
+                             peer_name, priority, seq, hash, envelope, state, next_attempt_at,
+                             created_at, expires_at, idempotency_key, fingerprint)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING row",
     )
     .bind(&meta.mesh.0[..])
     .bind(meta.id.to_string())
@@ -71,6 +72,7 @@ async fn insert(
     .bind(to_msgpack(&meta.target))
     .bind(target_text(&meta.target))
     .bind(&meta.recipient.0[..])
+    .bind(meta.member.as_ref().map(|m| &m.0[..]))
     .bind(&meta.peer_name)
     .bind(word(&meta.priority))
     .bind(int(meta.seq))
@@ -90,6 +92,7 @@ async fn insert(
         _ => e.into(),
     })?;
     let row = column(&inserted, "row")?;
+    recipients::add(tx, row, &new.recipients).await?;
     Ok(OutboxRow { meta: OutboxMeta { row, ..meta }, envelope })
 }
 
@@ -211,14 +214,15 @@ pub(super) async fn step(store: &SqliteStore, steps: &[Step]) -> StoreResult<Vec
 }
 
 async fn step_one(tx: &mut SqliteConnection, step: &Step) -> StoreResult<Stepped> {
-    let found = query("SELECT state FROM outbox WHERE mesh = ? AND id = ?")
+    let found = query("SELECT row, state FROM outbox WHERE mesh = ? AND id = ?")
         .bind(&step.mesh.0[..])
         .bind(step.id.to_string())
         .fetch_optional(&mut *tx)
         .await?;
     let Some(found) = found else { return Ok(Stepped::Unknown) };
     let from: OutboxState = parsed(&found, "state")?;
-    let to = step.to.state();
+    let row: i64 = column(&found, "row")?;
+    let Some(to) = step.to.state() else { return recipients::step(tx, row, from, &step.to).await };
     if !advance(from, to) {
         return Ok(Stepped::Kept { state: from });
     }
@@ -232,13 +236,21 @@ async fn step_one(tx: &mut SqliteConnection, step: &Step) -> StoreResult<Stepped
         StepTo::Retry { next_attempt_at, reason: r } => {
             (next, reason) = (Some(int(*next_attempt_at)), Some(r.as_str()));
         }
-        StepTo::Expired { reason: r } | StepTo::Failed { reason: r } => reason = Some(r.as_str()),
+        StepTo::Expired { reason: r } => {
+            reason = Some(r.as_str());
+            recipients::end(tx, row, RecipientState::Expired, r).await?;
+        }
+        StepTo::Failed { reason: r } => {
+            reason = Some(r.as_str());
+            recipients::end(tx, row, RecipientState::Failed, r).await?;
+        }
+        StepTo::Recipient { .. } => {}
     }
     query(
         "UPDATE outbox SET state = ?, reason = ?, path = COALESCE(?, path),
                 accepted_at = COALESCE(?, accepted_at), delivered_at = COALESCE(?, delivered_at),
                 next_attempt_at = COALESCE(?, next_attempt_at)
-         WHERE mesh = ? AND id = ? AND state = ?",
+         WHERE row = ?",
     )
     .bind(to.as_str())
     .bind(reason)
@@ -246,9 +258,7 @@ async fn step_one(tx: &mut SqliteConnection, step: &Step) -> StoreResult<Stepped
     .bind(accepted)
     .bind(delivered)
     .bind(next)
-    .bind(&step.mesh.0[..])
-    .bind(step.id.to_string())
-    .bind(from.as_str())
+    .bind(row)
     .execute(&mut *tx)
     .await?;
     Ok(Stepped::Done { from })
@@ -259,20 +269,25 @@ pub(super) async fn expire(
     now: UnixMillis,
     limit: u32,
 ) -> StoreResult<Vec<OutboxMeta>> {
+    let mut tx = store.begin().await?;
     let rows = query(
         "UPDATE outbox SET state = 'expired', reason = 'expired' WHERE row IN (
              SELECT row FROM outbox
              WHERE state IN ('pending', 'inflight', 'relayed', 'sent') AND expires_at <= ?
              ORDER BY expires_at, row LIMIT ?)
-         RETURNING row, mesh, id, author, instance, target, recipient, peer_name, priority, seq,
-             hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
+         RETURNING row, mesh, id, author, instance, target, recipient, member, peer_name, priority,
+             seq, hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
              accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by",
     )
     .bind(int(now))
     .bind(i64::from(limit))
-    .fetch_all(&store.writer)
+    .fetch_all(&mut *tx)
     .await?;
     let mut rows: Vec<OutboxMeta> = rows.iter().map(outbox_meta).collect::<StoreResult<_>>()?;
+    for meta in &rows {
+        recipients::end(&mut tx, meta.row, RecipientState::Expired, "expired").await?;
+    }
+    tx.commit().await?;
     rows.sort_by_key(|meta| (meta.expires_at, meta.row));
     Ok(rows)
 }
@@ -286,7 +301,8 @@ pub(super) async fn requeue(
     let found = select(&requeue.mesh, &requeue.old).fetch_optional(&mut *tx).await?;
     let old = found.ok_or_else(|| StoreError::NotFound(requeue.old.to_string()))?;
     let old = outbox_meta(&old)?;
-    if !old.state.may_requeue() {
+    let redirected = requeue.redirect.is_some() && old.state.may_redirect();
+    if !redirected && !old.state.may_requeue() {
         return Err(StoreError::NotRequeueable { id: old.id, state: old.state });
     }
     // Aborted first: the new row's floor must not wait for the old row's number.
@@ -300,7 +316,10 @@ pub(super) async fn requeue(
     Ok(row)
 }
 
-fn select(mesh: &MeshId, id: &EnvelopeId) -> query::Query<'static, Sqlite, SqliteArguments> {
+pub(super) fn select(
+    mesh: &MeshId,
+    id: &EnvelopeId,
+) -> query::Query<'static, Sqlite, SqliteArguments> {
     query("SELECT * FROM outbox WHERE mesh = ? AND id = ?")
         .bind(mesh.0.to_vec())
         .bind(id.to_string())
@@ -313,6 +332,24 @@ pub(super) async fn get(
 ) -> StoreResult<Option<OutboxRow>> {
     let found = select(mesh, id).fetch_optional(&store.readers).await?;
     found.as_ref().map(outbox_row).transpose()
+}
+
+pub(super) async fn meta(
+    store: &SqliteStore,
+    mesh: &MeshId,
+    id: &EnvelopeId,
+) -> StoreResult<Option<OutboxMeta>> {
+    let found = query(
+        "SELECT row, mesh, id, author, instance, target, recipient, member, peer_name, priority,
+             seq, hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
+             accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by
+         FROM outbox WHERE mesh = ? AND id = ?",
+    )
+    .bind(&mesh.0[..])
+    .bind(id.to_string())
+    .fetch_optional(&store.readers)
+    .await?;
+    found.as_ref().map(outbox_meta).transpose()
 }
 
 pub(super) async fn find(
@@ -353,18 +390,20 @@ pub(super) async fn list(
     let words: Vec<&str> = filter.states.iter().map(|s| s.as_str()).collect();
     let states = (!words.is_empty()).then(|| serde_json::json!(words).to_string());
     let rows = query(
-        "SELECT row, mesh, id, author, instance, target, recipient, peer_name, priority, seq,
-             hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
+        "SELECT row, mesh, id, author, instance, target, recipient, member, peer_name, priority,
+             seq, hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
              accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by
          FROM outbox
          WHERE (?1 IS NULL OR mesh = ?1) AND (?2 IS NULL OR recipient = ?2)
            AND (?3 IS NULL OR state IN (SELECT value FROM json_each(?3)))
+           AND (?5 IS NULL OR author = ?5)
          ORDER BY row DESC LIMIT ?4",
     )
     .bind(filter.mesh.as_ref().map(|m| &m.0[..]))
     .bind(filter.recipient.as_ref().map(|r| &r.0[..]))
     .bind(states)
     .bind(i64::from(filter.limit.min(MAX_OUTBOX_LIST)))
+    .bind(filter.author.as_ref().map(|a| &a.0[..]))
     .fetch_all(&store.readers)
     .await?;
     rows.iter().map(outbox_meta).collect()

@@ -1,5 +1,8 @@
 //! `meshwire broker`
 
+mod backup;
+mod check;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -21,7 +24,9 @@ use crate::exit::Exit;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire broker\n  \
-    meshwire broker --listen 0.0.0.0:7900 --public-url https://192.168.1.20:7900")]
+    meshwire broker --listen 0.0.0.0:7900 --public-url https://192.168.1.20:7900\n  \
+    meshwire broker --check                            would it start, and is all well?\n  \
+    meshwire broker --backup backup-monday             a copy, while it runs")]
 pub(crate) struct Args {
     /// Where to listen; port 0 chooses a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7900")]
@@ -50,6 +55,19 @@ pub(crate) struct Args {
     /// Messages a second that each member may send
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: Option<u64>,
+    /// Look at this setup and say what is wrong with it; serve and change nothing
+    #[arg(long, conflicts_with = "new_admin_token")]
+    check: bool,
+    /// Copy database, key and certificate to a new folder, while the broker runs or not
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["check", "new_admin_token"])]
+    backup: Option<PathBuf>,
+}
+
+impl Args {
+    /// Whether it stays to serve.
+    pub(crate) fn serves(&self) -> bool {
+        !self.check && self.backup.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -75,6 +93,7 @@ struct Listening<'a> {
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     let data = match args.data {
         Some(data) => data,
+        None if args.check || args.backup.is_some() => cx.home_path()?.join("broker"),
         None => cx.home()?.path().join("broker"),
     };
     let tls = match (args.cert, args.key) {
@@ -96,6 +115,12 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         policy,
         new_admin_token: args.new_admin_token,
     };
+    if args.check {
+        return check::run(cx, &config).await;
+    }
+    if let Some(target) = &args.backup {
+        return backup::run(cx, &config, target).await;
+    }
     // Listened for before anybody is told that the broker is there to be stopped.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;

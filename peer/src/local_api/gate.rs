@@ -1,0 +1,120 @@
+//! What every request passes before it reaches its verb: the guard, the limits, its body, its
+//! session.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
+use meshwire_transport::net::Net;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::failure::Failure;
+use super::guard::{Door, check, only};
+use super::limits::{BODY, Bucket, MAX_BODY, MAX_REFUSED_BODY, Places, too_fast};
+use super::{SESSION_HEADER, path};
+use crate::api::ErrorKind;
+use crate::node::Node;
+
+/// One listener's gate, and what its handlers share.
+#[derive(Debug)]
+pub(super) struct Gate {
+    node: Node,
+    net: Arc<dyn Net>,
+    stop: watch::Sender<bool>,
+    door: Door,
+    bucket: Mutex<Bucket>,
+    pub(super) places: Places,
+}
+
+impl Gate {
+    pub(super) fn new(
+        node: Node,
+        net: Arc<dyn Net>,
+        stop: watch::Sender<bool>,
+        door: Door,
+    ) -> Self {
+        let bucket = Mutex::new(Bucket::new(net.now()));
+        Self { node, net, stop, door, bucket, places: Places::default() }
+    }
+
+    /// Tells when the node is to stop.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Stops the node.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    async fn admit(&self, request: Request, next: Next) -> Result<Response, Failure> {
+        let (mut head, body) = request.into_parts();
+        check(&self.door, &head)?;
+        if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.net.now()) {
+            return Err(too_fast());
+        }
+        // A stream of events has a place of its own kind for as long as it is open.
+        let _place = match head.uri.path() {
+            path::EVENTS => None,
+            _ => Some(self.places.request()?),
+        };
+        let node = if head.headers.contains_key(SESSION_HEADER) {
+            let header = axum::http::HeaderName::from_static(SESSION_HEADER);
+            self.node.as_session(only(&head.headers, header).unwrap_or_default())?
+        } else {
+            self.node.clone()
+        };
+        let declared = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let body = match timeout(BODY, read(body, declared)).await {
+            Ok(body) => body?,
+            Err(_) => {
+                let text = format!("the request's body did not come within {} s", BODY.as_secs());
+                let failure = Failure::new(ErrorKind::Timeout, "body_timeout", text);
+                return Err(failure.with_status(StatusCode::REQUEST_TIMEOUT));
+            }
+        };
+        head.extensions.insert(node);
+        Ok(next.run(Request::from_parts(head, Body::from(body))).await)
+    }
+}
+
+/// Waits until the node is to stop.
+pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    drop(stopping.wait_for(|s| *s).await);
+}
+
+/// The gate as a middleware.
+pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match gate.admit(request, next).await {
+        Ok(answer) => answer,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// The whole body, within bounds.
+async fn read(mut body: Body, declared: Option<usize>) -> Result<Bytes, Failure> {
+    let mut bytes = Vec::new();
+    let mut len = 0_usize;
+    // What says beforehand that it is far too large is not read at all.
+    while declared.is_none_or(|d| d <= MAX_REFUSED_BODY) && len <= MAX_REFUSED_BODY {
+        let Some(frame) = body.frame().await else { break };
+        let malformed = |_| Failure::invalid("malformed", "the request's body broke off");
+        let Ok(data) = frame.map_err(malformed)?.into_data() else { continue };
+        len = len.saturating_add(data.len());
+        if len <= MAX_BODY {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if len <= MAX_BODY && declared.is_none_or(|d| d <= MAX_BODY) {
+        return Ok(bytes.into());
+    }
+    let text = format!("a request's body has at most {MAX_BODY} bytes: send a file by pieces");
+    let failure = Failure::invalid("too_large", text);
+    Err(failure.with_status(StatusCode::PAYLOAD_TOO_LARGE))
+}

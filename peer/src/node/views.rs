@@ -1,0 +1,91 @@
+//! Who of a mesh is there right now, as the broker tells it; nothing of this is kept on disk.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use meshwire_signaling::attest::{Capabilities, IdentityKind};
+use meshwire_signaling::frame::{About, Attendance};
+use meshwire_signaling::{PublicKey, UnixMillis};
+
+/// What is known of a member's presence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerView {
+    /// Whether it is there: connected, or lost for less than the lease's time.
+    pub(crate) online: bool,
+    /// When it last came or went, Unix milliseconds.
+    pub(crate) since: Option<UnixMillis>,
+    /// Whether it does not want to be listed.
+    pub(crate) hidden: bool,
+    /// What it says of itself.
+    pub(crate) about: About,
+    /// Its identities that are there: sessions and services, whose attestations hold, and its own
+    /// connection as kind `member`.
+    pub(crate) sessions: Vec<SessionView>,
+}
+
+/// What is known of one identity that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionView {
+    /// Its key.
+    pub(crate) key: PublicKey,
+    /// What it is; `member` for the member's own connection.
+    pub(crate) kind: IdentityKind,
+    /// Its name by its attestation.
+    pub(crate) name: String,
+    /// What it may do.
+    pub(crate) capabilities: Capabilities,
+    /// Whether it can be heard.
+    pub(crate) attendance: Attendance,
+    /// Since when it is there, Unix milliseconds.
+    pub(crate) since: UnixMillis,
+    /// What it says of itself; for a member's own connection that stands with the member.
+    pub(crate) about: About,
+}
+
+impl PeerView {
+    /// Whether it is there, but none of its identities can be heard.
+    pub(crate) fn reconnecting(&self) -> bool {
+        self.online
+            && !self.sessions.is_empty()
+            && self.sessions.iter().all(|s| s.attendance == Attendance::Grace)
+    }
+}
+
+/// The views of a mesh's members, by member key.
+#[derive(Debug, Default)]
+pub(crate) struct Views(Mutex<HashMap<PublicKey, PeerView>>);
+
+impl Views {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PublicKey, PeerView>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, member: &PublicKey) -> Option<PeerView> {
+        self.lock().get(member).cloned()
+    }
+
+    pub(crate) fn put(&self, member: PublicKey, view: PeerView) {
+        self.lock().insert(member, view);
+    }
+
+    /// Changes a member's view, made if there is none.
+    pub(crate) fn change(&self, member: PublicKey, change: impl FnOnce(&mut PeerView)) {
+        change(self.lock().entry(member).or_default());
+    }
+
+    pub(crate) fn count_online(&self) -> u64 {
+        self.lock().values().filter(|v| v.online).count() as u64
+    }
+
+    /// Members that do not want to be listed.
+    pub(crate) fn hidden(&self) -> BTreeSet<PublicKey> {
+        self.lock().iter().filter(|(_, v)| v.hidden).map(|(member, _)| *member).collect()
+    }
+
+    /// Sessions and services that are there, with their members' keys.
+    pub(crate) fn sessions(&self) -> Vec<(PublicKey, SessionView)> {
+        let views = self.lock();
+        let all = views.iter().flat_map(|(member, v)| v.sessions.iter().map(|s| (*member, s)));
+        all.filter(|(_, s)| s.kind != IdentityKind::Member).map(|(m, s)| (m, s.clone())).collect()
+    }
+}
