@@ -64,8 +64,8 @@ fn founded() -> (Home, Broker) {
 }
 
 fn key_file(home: &Home) -> PathBuf {
-    let mut keys = std::fs::read_dir(home.path().join("keys")).unwrap();
-    keys.next().unwrap().unwrap().path()
+    let keys = std::fs::read_dir(home.path().join("keys")).unwrap();
+    keys.map(|k| k.unwrap().path()).find(|path| path.is_file()).unwrap()
 }
 
 fn chmod(path: &Path, mode: u32) {

@@ -43,9 +43,10 @@ fn homes_are_private_and_so_is_what_is_in_them() {
     for file in ["peer.db", "node.log", "node.sock"] {
         assert_eq!(mode(&ana.path().join(file)), 0o600, "{file}");
     }
-    let keys: Vec<_> = std::fs::read_dir(ana.path().join("keys")).unwrap().flatten().collect();
-    assert_eq!(keys.len(), 1);
-    assert_eq!(mode(&keys[0].path()), 0o600);
+    let keys = std::fs::read_dir(ana.path().join("keys")).unwrap().flatten();
+    let (folders, keys): (Vec<_>, Vec<_>) = keys.partition(|k| k.path().is_dir());
+    assert_eq!((folders.len(), keys.len()), (1, 1), "the sessions' keys have a folder of their own");
+    assert_eq!((mode(&folders[0].path()), mode(&keys[0].path())), (0o700, 0o600));
     assert_eq!(mode(&broker.data), 0o700);
     for file in ["broker.key", "broker.db"] {
         assert_eq!(mode(&broker.data.join(file)), 0o600, "{file}");

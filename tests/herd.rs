@@ -2,6 +2,7 @@
 //! after a stop in good order, which tells them when to come back, and not after SIGKILL.
 
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, not in their helpers
+#![allow(clippy::print_stdout)] // the figures, for whoever asks how fast it is
 
 mod common;
 #[path = "herd/mesh.rs"]

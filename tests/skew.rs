@@ -15,7 +15,6 @@ mod older_broker;
 mod processes;
 
 use meshwire::{Node, api};
-use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::MessageState;
 
 use proto::{BOTH, World, inbox, outbox_is, send, stop, up};

@@ -13,7 +13,7 @@ use meshwire_signaling::invite::AdminToken;
 use meshwire_signaling::limits::{CLAIM_LEASE, ms};
 use meshwire_signaling::{Hash, MeshId, PublicKey, SecretKey};
 use meshwire_transport::net::{BoxStream, Listener, Net, random};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -104,6 +104,7 @@ pub struct Broker {
     sweeping: JoinHandle<()>,
     watching: JoinHandle<()>,
     leasing: JoinHandle<()>,
+    stop_leasing: oneshot::Sender<()>,
     writing: JoinHandle<()>,
 }
 
@@ -183,7 +184,8 @@ impl Broker {
         let serving = tokio::spawn(accept(inner.clone(), listener, acceptor));
         let sweeping = tokio::spawn(sweep(inner.clone()));
         let watching = tokio::spawn(health::watch(inner.clone()));
-        let leasing = tokio::spawn(ws::leases(inner.clone()));
+        let (stop_leasing, stopped) = oneshot::channel();
+        let leasing = tokio::spawn(ws::leases(inner.clone(), stopped));
         let key = inner.key.public();
         Ok(Self {
             addr,
@@ -197,6 +199,7 @@ impl Broker {
             sweeping,
             watching,
             leasing,
+            stop_leasing,
             writing,
         })
     }
@@ -249,8 +252,9 @@ impl Broker {
         let _ = self.serving.await;
         let _ = self.sweeping.await;
         let _ = self.watching.await;
-        self.leasing.abort();
-        let _ = self.leasing.await;
+        // Nobody comes or goes any more: who is there now is remembered for the next run.
+        drop(self.stop_leasing);
+        let _ = timeout(drain, self.leasing).await;
         // The writer ends once nobody can submit any more; stragglers lose that chance here.
         drop(self.inner);
         let _ = timeout(drain, self.writing).await;

@@ -11,8 +11,8 @@ use crate::exit::Exit;
 use crate::output::{Table, clean, cut, note};
 use crate::when;
 
-/// Characters of a summary that fit on a terminal's line beside the rest.
-const SUMMARY: usize = 24;
+/// Characters of the line below a row that fit on a terminal, indented.
+const ABOUT: usize = 76;
 
 /// List who is in this node's meshes, with the sessions that run
 ///
@@ -77,16 +77,21 @@ fn by_member(mut peers: Vec<Peer>) -> Vec<Peer> {
 }
 
 fn table(peers: &[Peer], terminal: bool, now: UnixMillis) -> String {
+    if !terminal {
+        let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "SUMMARY", "GROUPS", "MESH"];
+        return Table::new(head, peers.iter().map(plain)).render(false);
+    }
     let several = peers.iter().any(|p| Some(p.mesh) != peers.first().map(|f| f.mesh));
-    let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "SUMMARY", "GROUPS", "MESH"];
-    let rows = peers.iter().map(|p| {
-        let mut row = if terminal { seen(p, now) } else { plain(p) };
-        if terminal && !several {
-            row[7].clear();
-        }
-        row
-    });
-    Table::new(head, rows).render(terminal)
+    let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "MESH"];
+    let rows = Table::new(head, peers.iter().map(|p| seen(p, several, now))).render(true);
+    let mut lines = Vec::new();
+    for (row, about) in
+        rows.lines().zip(std::iter::once(String::new()).chain(peers.iter().map(about)))
+    {
+        lines.push(row.to_owned());
+        lines.extend(Some(about).filter(|a| !a.is_empty()));
+    }
+    lines.join("\n")
 }
 
 /// A row for programs that read lines: everything, nothing abbreviated.
@@ -108,16 +113,11 @@ fn plain(p: &Peer) -> [String; 8] {
 }
 
 /// A row for people: sessions indented, what goes without saying left out.
-fn seen(p: &Peer, now: UnixMillis) -> [String; 8] {
-    let indent = if p.kind == PeerKind::Member { "" } else { "  " };
-    let mut marks = Vec::new();
-    if p.this_node {
-        marks.push(if p.kind == PeerKind::Member { "this node" } else { "here" });
-    }
-    if p.hidden && p.kind == PeerKind::Member {
-        marks.push("hidden");
-    }
-    let marks = if marks.is_empty() { String::new() } else { format!(" ({})", marks.join(", ")) };
+fn seen(p: &Peer, several: bool, now: UnixMillis) -> [String; 6] {
+    let member = p.kind == PeerKind::Member;
+    let this = if p.this_node && member { " (this node)" } else { "" };
+    let hidden = if p.hidden && member { " (hidden)" } else { "" };
+    let indent = if member { "" } else { "  " };
     let state = match p.since {
         Some(since) if p.online == Some(false) => {
             format!("offline for {}", when::rough(now.saturating_sub(since)))
@@ -125,18 +125,26 @@ fn seen(p: &Peer, now: UnixMillis) -> [String; 8] {
         _ => state(p).to_owned(),
     };
     let status = if p.status == Doing::Idle { "" } else { p.status.as_str() };
-    // Escaped before it is cut, so that it cannot grow again.
-    let summary = cut(&clean(p.summary.as_deref().unwrap_or_default()), SUMMARY);
     [
-        format!("{indent}{}{marks}", name(p)),
+        format!("{indent}{}{this}{hidden}", name(p)),
         p.key.short(),
         role(p).to_owned(),
         state,
         status.to_owned(),
-        summary,
-        if p.kind == PeerKind::Member { groups(&p.groups) } else { String::new() },
-        p.mesh_name.clone(),
+        if several { p.mesh_name.clone() } else { String::new() },
     ]
+}
+
+/// The line below a row: what it says it works on, and a member's groups.
+fn about(p: &Peer) -> String {
+    let groups = if p.kind == PeerKind::Member { groups(&p.groups) } else { String::new() };
+    let summary = p.summary.clone().unwrap_or_default();
+    let parts: Vec<&str> = [&*groups, &*summary].into_iter().filter(|t| !t.is_empty()).collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    // Escaped before it is cut, so that it cannot grow again.
+    format!("    {}", cut(&clean(&parts.join("  ")), ABOUT))
 }
 
 /// The name as it can be typed.
@@ -225,16 +233,17 @@ mod tests {
     #[test]
     fn sessions_stand_below_their_member_and_a_line_fits() {
         let text = table(&by_member(world()), true, 3 * 3_600_000 + 1);
-        let lines: Vec<&str> = text.lines().map(|l| l.split("  SUMMARY").next().unwrap()).collect();
-        assert_eq!(lines[0], "NAME             KEY               ROLE     STATE           STATUS");
-        assert!(
-            lines[1].starts_with("ana (this node)  1111111111111111  owner    online"),
-            "{text}"
-        );
-        assert!(lines[2].starts_with("bob ") && lines[2].ends_with("@ops/db (lead)"), "{text}");
-        assert!(lines[3].starts_with("  bob/agent "), "{text}");
-        assert!(lines[3].ends_with("dnd     a summary that is longe…"), "{text}");
-        assert!(lines[4].contains("offline for 3h"), "{text}");
+        let expected = "\
+NAME             KEY               ROLE     STATE           STATUS
+ana (this node)  1111111111111111  owner    online
+bob              2222222222222222  member   online
+    @ops/db (lead)
+  bob/agent      3333333333333333  session  online          dnd
+    a summary that is longer than fits\\u{7}
+cy               4444444444444444  member   offline for 3h";
+        assert_eq!(text, expected);
+        let long = Peer { summary: Some("x".repeat(280)), ..member(0x11, "ana", Role::Owner) };
+        assert!(table(&[long], true, 0).lines().all(|l| l.chars().count() <= 80));
         let quiet = vec![member(0x11, "ana", Role::Owner), member(0x22, "bob", Role::Member)];
         let text = table(&quiet, true, 0);
         assert_eq!(
@@ -262,8 +271,8 @@ mod tests {
         assert_eq!(state(&Peer { reconnecting: true, ..bob.clone() }), "reconnecting");
         assert_eq!(state(&Peer { online: None, ..bob.clone() }), "unknown");
         let hidden = Peer { hidden: true, ..bob.clone() };
-        assert_eq!(seen(&hidden, 0)[0], "bob (hidden)");
+        assert_eq!(seen(&hidden, false, 0)[0], "bob (hidden)");
         let control = Peer { kind: PeerKind::ControlPlane, ..bob };
-        assert_eq!((seen(&control, 0)[0].as_str(), role(&control)), ("  bob", "control"));
+        assert_eq!((seen(&control, false, 0)[0].as_str(), role(&control)), ("  bob", "control"));
     }
 }

@@ -116,12 +116,18 @@ fn a_background_node_serves_where_it_was_told_to() {
     assert_eq!((&again["already_running"], &again["http"]), (&json!(true), &up["http"]));
     for other in [&["up", "--http", "65535"][..], &["up", "--http", port, "--new-http-token"]] {
         let other = home.run(other);
-        assert_eq!((other.status, other.json["error"]["code"].as_str()), (1, Some("already_running")));
+        assert_eq!(
+            (other.status, other.json["error"]["code"].as_str()),
+            (1, Some("already_running"))
+        );
     }
     home.down();
     assert_eq!(home.ok(&["up"])["http"], json!(null), "only where it is asked for");
     let without = home.run(&["up", "--http", port]);
-    assert_eq!((without.status, without.json["error"]["code"].as_str()), (1, Some("already_running")));
+    assert_eq!(
+        (without.status, without.json["error"]["code"].as_str()),
+        (1, Some("already_running"))
+    );
 }
 
 #[test]

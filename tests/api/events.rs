@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::http::{Api, Event, Events};
-use crate::common::pair;
+use crate::common::{pair, until};
 
 fn text(event: &Event) -> &str {
     event.data["message"].as_str().unwrap()
@@ -19,6 +19,8 @@ fn a_stream_tells_of_mail_and_of_what_becomes_of_ours() {
     let pair = pair();
     let _ana = pair.ana.node();
     let (ana, bob) = (Api::unix(&pair.ana), Api::unix(&pair.bob));
+    // What was so before the link came up is no news.
+    until("the link", || (ana.get("/v1/health").json()["brokers"]["home"] == "up").then_some(()));
     let mut at_ana = ana.events(&[]);
     assert!(at_ana.head.starts_with("HTTP/1.0 200"), "{}", at_ana.head);
     assert!(at_ana.head.to_lowercase().contains("content-type: text/event-stream"));

@@ -5,12 +5,13 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::common::{Home, PATIENCE, Running};
 
-trait Stream: Read + Write + Send {}
+pub(crate) trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
 /// A node's API, through one of its doors.
@@ -119,6 +120,15 @@ impl Api {
         self.raw("POST", uri, &Self::with(&bearer, further), body.to_string().as_bytes())
     }
 
+    /// A GET whose answer nobody reads yet.
+    pub(crate) fn begin(&self, uri: &str) -> Box<dyn Stream> {
+        let mut stream = self.connect();
+        let bearer = self.bearer();
+        write!(stream, "GET {uri} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer}\r\n\r\n")
+            .unwrap();
+        stream
+    }
+
     /// A stream of events. HTTP/1.0, so that it comes as it is, without chunks.
     pub(crate) fn events(&self, further: &[(&str, &str)]) -> Events {
         let mut stream = self.connect();
@@ -129,7 +139,8 @@ impl Api {
         }
         head.push_str("\r\n");
         stream.write_all(head.as_bytes()).unwrap();
-        let mut events = Events { reader: BufReader::new(stream), head: String::new() };
+        let mut events =
+            Events { reader: BufReader::new(stream), head: String::new(), seen: Vec::new() };
         loop {
             let line = events.line().expect("a head");
             if line.is_empty() {
@@ -145,6 +156,8 @@ impl Api {
 pub(crate) struct Events {
     reader: BufReader<Box<dyn Stream>>,
     pub(crate) head: String,
+    /// The names of those that came, for whoever waits in vain.
+    seen: Vec<String>,
 }
 
 /// One event.
@@ -165,13 +178,19 @@ impl Events {
     /// The next event; none at the stream's end.
     pub(crate) fn next(&mut self) -> Option<Event> {
         let mut event = Event { name: String::new(), id: None, data: Value::Null };
+        let until = Instant::now() + PATIENCE;
         loop {
+            // Comments keep a stream alive that says nothing else.
+            assert!(Instant::now() < until, "no event comes after {:?}", self.seen);
             let line = self.line()?;
             match line.split_once(": ") {
                 Some(("event", name)) => event.name = name.to_owned(),
                 Some(("id", id)) => event.id = Some(id.to_owned()),
                 Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
-                _ if line.is_empty() && !event.name.is_empty() => return Some(event),
+                _ if line.is_empty() && !event.name.is_empty() => {
+                    self.seen.push(format!("{} {}", event.name, event.data));
+                    return Some(event);
+                }
                 // A comment, or the end of one.
                 _ => assert!(line.is_empty() || line.starts_with(':'), "{line}"),
             }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use process::{Output, Running, run, until};
+pub use process::{Output, Running, until};
 
 /// Longest wait for anything: far beyond what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -191,6 +191,13 @@ impl Home {
         let mut command = self.command(&["--json"]);
         command.args(args);
         process::run(command, Some(input))
+    }
+
+    /// As [`Self::run`], with environment.
+    pub fn run_with_env(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
+        let mut command = self.command(&["--json"]);
+        command.args(args).envs(env.iter().copied());
+        process::run(command, None)
     }
 
     /// Runs a verb as a person does, without `--json`.

@@ -1,8 +1,7 @@
 //! Sessions that have ended, and the mail for them.
 
 use meshwire_signaling::frame::{
-    ClientNack, Frame, MessageFrame, MessageState, PresenceEvent, ReceiptAck, Status,
-    UnboundReason, code,
+    ClientNack, Frame, MessageFrame, MessageState, PresenceEvent, Status, UnboundReason, code,
 };
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, Target};
@@ -28,13 +27,11 @@ fn gone(world: &World, member: &Member, m: &MessageFrame) -> ClientNack {
 
 /// Ana learns from its member that a session is gone, and confirms it.
 async fn learns(ana: &mut Client, world: &World, bob: &Member, id: EnvelopeId, sent: &Envelope) {
-    let r = ana.receipt().await;
-    assert_eq!((r.from, r.id), (world.owner.public(), id));
-    assert_eq!((r.receipt.verdict, r.receipt.by), (Verdict::Gone, bob.public()));
+    let r = ana.receipt_of(id, bob.public()).await;
+    assert_eq!((r.from, r.receipt.verdict), (world.owner.public(), Verdict::Gone));
     assert!(world.owner.believes(&world.mesh, sent, &r.receipt), "by its member's own key");
     let again = ana.hand(sent.clone()).await.unwrap();
     assert_eq!((again.duplicate, again.state), (true, MessageState::Failed));
-    ana.send(ReceiptAck { from: r.from, id, by: r.receipt.by }).await;
 }
 
 #[tokio::test]
@@ -51,7 +48,6 @@ async fn an_unbound_session_has_left_and_its_mail_is_its_members_to_answer() {
         b.say(agent.public(), |s| s.status = Some(Status::Dnd)).await.unwrap();
         let (id, waiting) = mail(&world, agent.public(), "for later");
         ana.hand(waiting.clone()).await.unwrap();
-        // While the session lives, its member's answer for it is as good as any other's.
         b.unbind(agent.public()).await.unwrap();
         assert_eq!(ana.news_of(agent.public()).await.event, PresenceEvent::Left);
         let (late, envelope) = mail(&world, agent.public(), "too late");
@@ -60,25 +56,30 @@ async fn an_unbound_session_has_left_and_its_mail_is_its_members_to_answer() {
         assert_eq!((refused.member, refused.permanent), (Some(bob.public()), true));
         // What waited comes to its member, who has no key to open it.
         let m = b.message().await;
-        assert_eq!((m.to, m.envelope.hash(&world.mesh)), (agent.public(), waiting.hash(&world.mesh)));
+        assert_eq!(
+            (m.to, m.envelope.hash(&world.mesh)),
+            (agent.public(), waiting.hash(&world.mesh))
+        );
         b.send(gone(&world, &bob, &m)).await;
         learns(&mut ana, &world, &bob, id, &waiting).await;
         // Sealed anew for the member, under another name.
-        let (_, anew) = world.owner.letter(&world.mesh, bob.public(), 1, "for later", |_| {});
-        ana.hand(anew).await.unwrap();
+        let (anew, again) = world.owner.letter(&world.mesh, bob.public(), 1, "for later", |_| {});
+        ana.hand(again).await.unwrap();
         let m = b.message().await;
         assert_eq!(bob.open(&m.envelope), "for later");
         b.ack(&world.mesh, &bob, &m).await;
-        ana.receipt().await;
-        // Confirmed: none of it comes again.
+        ana.receipt_of(anew, bob.public()).await;
+        // Confirmed, the receipts are forgotten: also the one that its member made for the session.
         let (_, marker) = world.owner.letter(&world.mesh, bob.public(), 2, "marker", |_| {});
         ana.hand(marker).await.unwrap();
         let m = b.message().await;
+        ana.close().await;
+        ana = world.connect(&world.owner, encoding).await;
+        ana.drained().await;
+        ana.peers().await;
+        assert!(!ana.waiting().iter().any(|f| matches!(f, Frame::Receipt(_))));
         b.ack(&world.mesh, &bob, &m).await;
-        let marker = ana.receipt().await;
-        for r in [marker.id] {
-            ana.send(ReceiptAck { from: world.owner.public(), id: r, by: bob.public() }).await;
-        }
+        ana.receipt_of(m.envelope.header().unwrap().id, bob.public()).await;
         // It is nobody's to unbind a second time.
         assert_eq!(b.unbind(agent.public()).await.unwrap_err().code, code::NOT_YOURS);
         assert_eq!(ana.told_of(agent.public()).await, []);
@@ -109,13 +110,8 @@ async fn only_its_own_member_answers_for_an_ended_session() {
     let mut by_session = gone(&world, &agent, &m);
     b.send(by_session.clone()).await;
     assert_eq!(b.error().await.code, code::MALFORMED);
-    by_session.receipt = Some(eve.receipt(
-        &world.mesh,
-        world.owner.public(),
-        &m.envelope,
-        Verdict::Gone,
-        None,
-    ));
+    by_session.receipt =
+        Some(eve.receipt(&world.mesh, world.owner.public(), &m.envelope, Verdict::Gone, None));
     b.send(by_session).await;
     assert_eq!(b.error().await.code, code::MALFORMED);
     let author = world.owner.public();
@@ -208,7 +204,7 @@ async fn a_session_ends_with_its_last_attestation() {
 
 #[tokio::test]
 async fn a_lease_that_ran_out_is_no_end() {
-    let world = super::proto::World::with(|c| {
+    let world = World::with(|c| {
         c.policy.lease = std::time::Duration::from_millis(300);
     })
     .await;

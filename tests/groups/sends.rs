@@ -2,9 +2,7 @@
 
 use meshwire_signaling::attest::{Attestation, Capabilities, capability};
 use meshwire_signaling::envelope::{Durability, Suite};
-use meshwire_signaling::frame::{
-    ClientNack, Frame, MessageState, ReceiptAck, ReceiptFrame, code,
-};
+use meshwire_signaling::frame::{ClientNack, Frame, MessageState, ReceiptAck, ReceiptFrame, code};
 use meshwire_signaling::group::ALL;
 use meshwire_signaling::receipt::{Verdict, reason};
 use meshwire_signaling::{Channel, Target};
@@ -37,22 +35,22 @@ async fn defect_1_who_is_offline_gets_its_own_copy_of_a_group_send() {
     for encoding in BOTH {
         let mut ana = world.connect(&world.owner, encoding).await;
         let mut b = world.connect(&bob, encoding).await;
+        let mut ids = Vec::new();
         for (group, text) in [("ops", "to ops"), (ALL, "to all")] {
             let post = world.owner.post(&world.mesh, group, text);
             let accepted = posted(&mut ana, post.to(recipients)).await;
             assert_eq!((accepted.id, accepted.duplicate), (post.id, false));
             assert_eq!((accepted.state, accepted.full), (MessageState::Relayed, vec![]));
             gets(&mut b, &world, &bob, text).await;
-            let receipt = ana.receipt().await;
-            assert_eq!((receipt.id, receipt.receipt.by), (post.id, bob.public()));
+            let receipt = ana.receipt_of(post.id, bob.public()).await;
             assert!(world.owner.believes(&world.mesh, post.bare(), &receipt.receipt));
+            ids.push((text, post.id));
         }
         // Carol was away.
         let mut c = world.connect(&carol, encoding).await;
-        for text in ["to ops", "to all"] {
+        for (text, id) in ids {
             gets(&mut c, &world, &carol, text).await;
-            let receipt = ana.receipt().await;
-            assert_eq!(receipt.receipt.by, carol.public());
+            ana.receipt_of(id, carol.public()).await;
         }
         c.drained().await;
         nothing(&mut b).await;
@@ -162,9 +160,11 @@ async fn defect_4_who_is_in_a_group_below_is_reached_connected_or_not() {
                 live.push((member, world.connect(member, MSGPACK).await));
             }
         }
+        let mut ids = Vec::new();
         for (group, members) in reached {
             let keys = || members.iter().map(|m| m.public());
             let post = world.owner.post(&world.mesh, group, group);
+            ids.push(post.id);
             // With nobody's wraps the broker names exactly those; with everybody's, the others.
             let c = changed(&mut ana, post.to([])).await;
             assert_eq!((c.id, c.missing), (post.id, sorted(keys().collect())), "{group}");
@@ -176,10 +176,10 @@ async fn defect_4_who_is_in_a_group_below_is_reached_connected_or_not() {
             }
         }
         for (member, client) in &mut live {
-            for (group, members) in reached {
+            for ((group, members), id) in reached.iter().zip(&ids) {
                 if members.iter().any(|m| m.public() == member.public()) {
                     gets(client, &world, member, group).await;
-                    assert_eq!(ana.receipt().await.receipt.by, member.public());
+                    ana.receipt_of(*id, member.public()).await;
                 }
             }
             nothing(client).await;

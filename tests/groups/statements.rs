@@ -12,8 +12,14 @@ use super::{MSGPACK, posted, refused};
 /// The groups that a member is in, with its roles, as another member's client verifies them.
 async fn groups(c: &mut Client, world: &World, key: PublicKey) -> Vec<(String, Option<String>)> {
     let verify = |s: &Signed| GroupStatement::verify(s, &world.mesh, &key).unwrap();
-    let mut groups: Vec<_> =
-        c.peer(&world.mesh, key).await.groups.iter().map(verify).map(|s| (s.group, s.role)).collect();
+    let mut groups: Vec<_> = c
+        .peer(&world.mesh, key)
+        .await
+        .groups
+        .iter()
+        .map(verify)
+        .map(|s| (s.group, s.role))
+        .collect();
     groups.sort();
     groups
 }

@@ -46,13 +46,13 @@ impl HelloCounter for Counter {
 }
 
 /// A mesh with members that have no nodes.
-pub struct Mesh {
+pub(super) struct Mesh {
     base: BaseUrl,
     broker: PublicKey,
     mesh: MeshId,
-    pub members: Vec<SecretKey>,
+    pub(super) members: Vec<SecretKey>,
     /// When each hello was said, by whomever.
-    pub said: Arc<Mutex<Vec<Instant>>>,
+    pub(super) said: Arc<Mutex<Vec<Instant>>>,
 }
 
 fn key() -> SecretKey {
@@ -61,7 +61,7 @@ fn key() -> SecretKey {
 
 impl Mesh {
     /// Creates a mesh with so many members beside its owner.
-    pub async fn create(broker: &Broker, members: usize) -> Self {
+    pub(super) async fn create(broker: &Broker, members: usize) -> Self {
         let base: BaseUrl = broker.url.parse().unwrap();
         let token: AdminToken = broker.token.parse().unwrap();
         let (owner, now) = (key(), OsNet.unix_ms());
@@ -123,7 +123,7 @@ impl Mesh {
     }
 
     /// Opens a member's link.
-    pub fn link(&self, member: &SecretKey) -> (Arc<RelayLink>, Receiver<LinkEvent>) {
+    pub(super) fn link(&self, member: &SecretKey) -> (Arc<RelayLink>, Receiver<LinkEvent>) {
         let instance = InstanceId(random(&OsNet));
         let counter = Counter { instance, last: AtomicU64::new(0), said: self.said.clone() };
         let config = RelayConfig {

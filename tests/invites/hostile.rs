@@ -166,14 +166,20 @@ async fn a_false_member_that_is_announced_is_noticed_and_not_listed() {
         for event in [PresenceEvent::Admitted, PresenceEvent::Joined] {
             let (key, kind) = (lie.key.public(), IdentityKind::Member);
             let chain = Some(lie.chain.clone());
-            proxy.inject(Side::Node, Presence { event, key, member: key, kind, at: now(), chain });
+            proxy.inject(
+                Side::Node,
+                Presence { event, key, member: key, kind, at: now(), chain, attestation: None },
+            );
             until(&mut events, false_member).await;
         }
         // Nobody has heard of it: no chain, or somebody else's.
         for chain in [None, Some(bob.chain.clone())] {
             let (key, kind) = (lie.key.public(), IdentityKind::Member);
             let event = PresenceEvent::Joined;
-            proxy.inject(Side::Node, Presence { event, key, member: key, kind, at: now(), chain });
+            proxy.inject(
+                Side::Node,
+                Presence { event, key, member: key, kind, at: now(), chain, attestation: None },
+            );
         }
     }
     // Bob comes: what was said before him has been looked at.
@@ -185,7 +191,7 @@ async fn a_false_member_that_is_announced_is_noticed_and_not_listed() {
     assert_eq!(seen.await, bob.public(), "the others are not there");
     knows_only(&node, &["ana", "ann", "bob"]).await;
     let status = node.status(api::Done {}).await.unwrap();
-    assert_eq!(status.meshes[0].online, Some(2), "ann and bob");
+    assert_eq!(status.meshes[0].online, Some(3), "ann, bob, and ana, whose lease goes on");
     client.close().await;
     stop(node).await;
 }

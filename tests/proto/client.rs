@@ -8,12 +8,13 @@ use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{
     Accepted, Batch, Bind, Challenge, ClientAck, Disconnect, Disconnected, ErrorFrame, Features,
     Frame, Hello, HelloAckBody, HelloBody, InviteCreate, ListPeers, MessageFrame, PeerInfo, Peers,
-    Presence, PresenceEvent, ReceiptFrame, Send, SetGroup, SetPresence, Unbind, Unbound,
+    Presence, PresenceEvent, ReceiptAck, ReceiptFrame, Send, SetGroup, SetPresence, Unbind,
+    Unbound,
 };
 use meshwire_signaling::invite::Capability;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::sign::{Signed, domains};
-use meshwire_signaling::{Envelope, Hash, MeshId, PublicKey, SecretKey};
+use meshwire_signaling::{Envelope, EnvelopeId, Hash, MeshId, PublicKey, SecretKey};
 use meshwire_transport::dial::{dial, tls_for};
 use meshwire_transport::net::{BoxStream, OsNet, random};
 use meshwire_transport::url::BaseUrl;
@@ -298,6 +299,17 @@ impl Client {
     /// The next receipt.
     pub async fn receipt(&mut self) -> ReceiptFrame {
         self.find(|f| if let Frame::Receipt(r) = f { Some(r.clone()) } else { None }).await
+    }
+
+    /// The receipt of one recipient, confirmed.
+    pub async fn receipt_of(&mut self, id: EnvelopeId, by: PublicKey) -> ReceiptFrame {
+        let pick = |f: &Frame| match f {
+            Frame::Receipt(r) if (r.id, r.receipt.by) == (id, by) => Some(r.clone()),
+            _ => None,
+        };
+        let receipt = self.find(pick).await;
+        self.send(ReceiptAck { from: receipt.from, id, by }).await;
+        receipt
     }
 
     /// The next error that answers no request.

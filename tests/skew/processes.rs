@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::common::{Broker, Home, Output, pair, pair_on, run, until};
+use super::common::{Broker, Home, Output, pair, pair_on, until};
 
 const WITHOUT: &str = "MESHWIRE_TEST_WITHOUT";
 
@@ -16,7 +16,7 @@ fn restart_without(broker: &mut Broker, features: &str) {
     });
 }
 
-/// What a refusal says, which has to name the feature and what it is that does not work.
+/// Checks that a refusal names the feature, what it is that does not work, and what would help.
 fn lacks(output: &Output, feature: &str, what: &str) {
     assert_eq!((output.status != 0, output.error_code()), (true, "feature_missing"), "{output:?}");
     let text = output.json["error"]["message"].as_str().unwrap();
@@ -45,8 +45,8 @@ fn an_older_broker_carries_direct_mail_and_what_it_cannot_is_said() {
     lacks(&pair.ana.run(&["send", "@all", "everybody"]), "groups", "no groups");
     lacks(&pair.ana.run(&["broadcast", "everybody"]), "groups", "no groups");
     lacks(&pair.ana.run(&["group", "join", "ops"]), "groups", "no groups");
-    lacks(&pair.ana.run(&["session", "start", "--", "true"]), "delegates", "session");
-    // Without a node in the background it is the verb itself that asks.
+    lacks(&pair.ana.run(&["session", "start", "--", "true"]), "delegates", "broker of mesh");
+    // Without a node in the background it is the verb itself that asks the broker.
     pair.ana.down();
     lacks(&pair.ana.run(&["send", "@all", "everybody"]), "groups", "no groups");
     // What is said of itself stays on this side, and is no failure.
@@ -65,10 +65,8 @@ fn a_session_at_a_broker_that_is_older_since_its_restart_hears_why_it_cannot_wri
     let session = pair.ana.start(&["session", "start", "--name", "agent", "--", "sh", "-c", shell]);
     let token = session.json_line()[0].as_str().unwrap().to_owned();
     let send = |text: &str| {
-        let args = ["--json", "send", "bob", text, "--wait", "delivered", "--timeout", "60s"];
-        let mut command = pair.ana.command(&args);
-        command.env("MESHWIRE_SESSION", &token);
-        run(command, None)
+        let args = ["send", "bob", text, "--wait", "delivered", "--timeout", "60s"];
+        pair.ana.run_with_env(&args, &[("MESHWIRE_SESSION", &token)])
     };
     assert_eq!(send("while it can").json["state"], "delivered");
 

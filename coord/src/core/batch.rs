@@ -90,7 +90,7 @@ fn join(before: Envelope, mut send: Send) -> Result<Send, ErrorFrame> {
 }
 
 /// The refusal of a send to too many.
-pub(super) fn too_many() -> ErrorFrame {
+pub(crate) fn too_many() -> ErrorFrame {
     let text = format!("a group send has at most {MAX_RECIPIENTS} recipients, {MAX_WRAPS} a batch");
     ErrorFrame::permanent(code::TOO_LARGE, text)
 }

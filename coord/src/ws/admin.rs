@@ -133,10 +133,16 @@ pub(super) async fn set_group(conn: &Shared, ask: SetGroup) -> Result<Frame, Err
     Ok(OkFrame { req: ask.req }.into())
 }
 
-/// Ends a bound identity.
+/// Ends a session or service of the connection's member, there or not: its node may learn of the end
+/// only after a restart.
 pub(super) async fn unbind(conn: &Shared, ask: Unbind) -> Result<Frame, ErrorFrame> {
-    if !conn.inner.registry.unbind(conn, &ask.key) {
-        let text = "the key is none of the identities bound to this connection";
+    let row = conn.inner.store.delegate(&conn.mesh, &ask.key).await;
+    let ours = row.map_err(|e| unavailable(&e))?.is_some_and(|d| d.member == conn.member);
+    if !conn.inner.registry.unbind(conn, &ask.key)
+        && (!ours || conn.inner.registry.connected(&conn.mesh, &ask.key))
+    {
+        let text = "the key is no session or service of this connection's member, or it has a \
+                    connection of its own";
         return Err(refuse(code::NOT_YOURS, text));
     }
     end(conn, vec![(ask.key, conn.member)]).await?;

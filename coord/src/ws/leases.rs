@@ -6,6 +6,7 @@ use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::{HelloBody, Lease, ResumeToken};
 use meshwire_signaling::limits::ms;
 use meshwire_signaling::sign::{Signed, domains};
+use tokio::sync::oneshot;
 use tokio::time::Duration;
 
 use super::Guest;
@@ -25,8 +26,8 @@ pub(crate) async fn restore(inner: &Inner) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Runs until it is aborted.
-pub(crate) async fn run(inner: Arc<Inner>) {
+/// Runs until `stop` or its sender's end; what has changed by then is remembered.
+pub(crate) async fn run(inner: Arc<Inner>, mut stop: oneshot::Receiver<()>) {
     let mut waiting = Vec::new();
     loop {
         let (next, ops) = inner.registry.poll(&inner);
@@ -49,7 +50,12 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         tokio::select! {
             () = inner.registry.changed.notified() => {}
             () = pause => {}
+            _ = &mut stop => break,
         }
+    }
+    waiting.extend(inner.registry.poll(&inner).1);
+    if !waiting.is_empty() {
+        drop(remember(&inner, waiting).await);
     }
 }
 

@@ -11,7 +11,7 @@ use meshwire_signaling::frame::{
     Goaway, InviteCreate, InviteList, InviteRevoke, Ok as OkFrame, Send, SetGroup, Unbind, close,
     code,
 };
-use meshwire_signaling::limits::{CLAIM_LEASE, STALE_AFTER, ms};
+use meshwire_signaling::limits::{CLAIM_LEASE, MAX_WRAPS, STALE_AFTER, ms};
 use meshwire_signaling::receipt::{MAX_REASON, Receipt, Verdict};
 use meshwire_signaling::{Priority, PublicKey};
 use tokio::sync::mpsc;
@@ -24,6 +24,7 @@ use super::{Close, STALE, Socket, admin, peers};
 use crate::config::Mutant;
 use crate::core::accept::{self, Author, Recipients};
 use crate::core::again;
+use crate::core::batch::too_many;
 use crate::core::hello::check_bind;
 use crate::core::presence::Bind as Held;
 use crate::http::invites;
@@ -243,6 +244,9 @@ async fn send(conn: &Shared, mut send: Send, due: &Due) -> Option<Frame> {
     let inner = &conn.inner;
     let req = send.req;
     let now = inner.net.unix_ms();
+    if send.envelope.wraps.len() > MAX_WRAPS {
+        return Some(refused(conn, too_many().to_req(Some(req))));
+    }
     // Each recipient is a row to write: a large group costs more than a letter.
     let price = 1 + send.envelope.wraps.len() as u64 / WRAPS_PER_TOKEN;
     let mut paid = charged(conn, price);

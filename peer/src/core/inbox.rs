@@ -13,22 +13,25 @@
 //! the author's chain and call again, or refuse. Nothing surfaces that did not pass every step: a
 //! body that cannot be opened is refused, never shown (inventory appendix 7, defect 12).
 
+mod proof;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use meshwire_signaling::attest::{Attestation, IdentityKind, capability};
-use meshwire_signaling::envelope::{EnvelopeError, Proof, Suite, box_key_id};
+use meshwire_signaling::attest::{IdentityKind, capability};
+use meshwire_signaling::envelope::{EnvelopeError, Suite};
 use meshwire_signaling::frame::code;
 use meshwire_signaling::invite::{Chain, Member};
 use meshwire_signaling::limits::{SKEW, ms};
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
 use meshwire_signaling::seal::{Pair, PairCache};
 use meshwire_signaling::{
-    Channel, Content, Envelope, EnvelopeId, Hash, Header, InstanceId, MeshId, Priority, PublicKey,
-    Target, UnixMillis,
+    Channel, Envelope, EnvelopeId, Hash, InstanceId, MeshId, Priority, PublicKey, Target,
+    UnixMillis,
 };
 
 use super::order::Counter;
+use proof::{membership, open};
 
 /// Longest content type, in bytes (RFC 6838 section 4.2: 127 for each half; one is plenty).
 pub const MAX_KIND: usize = 127;
@@ -360,89 +363,6 @@ pub fn receive(desk: Desk<'_>, envelope: &Envelope) -> Verdict {
         proven: who.proven,
         answer,
     }))
-}
-
-struct Who {
-    member: PublicKey,
-    name: String,
-    proven: Option<Box<(Member, Chain)>>,
-}
-
-/// Which member stands behind the author, whose attestation must allow `needed` where it is no member.
-/// None: nothing is known and nothing is shown.
-fn membership(
-    mesh: &MeshId,
-    header: &Header,
-    proof: Option<&Proof>,
-    known: Option<&Known>,
-    needed: &str,
-) -> Result<Option<Who>, String> {
-    let author = header.from.key;
-    let known_who = |k: &Known| Who { member: k.key, name: k.name.clone(), proven: None };
-    let own = known.filter(|k| k.key == author);
-    let Some(proof) = proof else { return Ok(own.map(known_who)) };
-    let who = match known {
-        // The whole chain was verified before: comparing beats verifying some ten signatures.
-        Some(k) if proof.chain.fingerprint() == k.fingerprint => known_who(k),
-        _ => match (proof.chain.verify(mesh), own) {
-            (Ok(member), _) => Who {
-                member: member.key,
-                name: member.name.clone(),
-                proven: Some(Box::new((member, proof.chain.clone()))),
-            },
-            // The proof lies outside the signature: what a carrier spoils must not harm a member
-            // that we know.
-            (Err(_), Some(k)) => known_who(k),
-            (Err(e), None) => return Err(e.to_string()),
-        },
-    };
-    if who.member == author {
-        return Ok(Some(who));
-    }
-    if let Some(k) = own {
-        return Ok(Some(known_who(k)));
-    }
-    let Some(signed) = &proof.attestation else {
-        return Err("the chain is another member's and there is no attestation".into());
-    };
-    let attested = Attestation::verify(signed, mesh, &who.member, header.sent_at)
-        .map_err(|e| format!("attestation: {e}"))?;
-    if attested.key != author {
-        return Err("the attestation is for another key".into());
-    }
-    if !attested.capabilities.allow(needed) {
-        return Err(format!("its member does not allow it: no capability {needed}"));
-    }
-    Ok(Some(who))
-}
-
-/// Decrypts, and checks what nobody could check before.
-fn open(
-    envelope: &Envelope,
-    header: &Header,
-    recipient: &PublicKey,
-    pair: &Pair,
-) -> Result<Content, String> {
-    let content = if header.suite == Suite::Wrap {
-        let wrap = envelope.wraps.iter().find(|w| w.to == *recipient);
-        let wrap = wrap.ok_or("there is no wrap for us")?;
-        let commitment = Hash::try_from(&header.key_id[..]).map_err(|e| e.to_string())?;
-        let key = wrap.open(pair, &commitment).map_err(|e| format!("the wrap: {e}"))?;
-        envelope.open_with(&key).map_err(|e| e.to_string())?
-    } else {
-        if box_key_id(recipient).is_ok_and(|id| id != header.key_id) {
-            return Err("the key id names another key".into());
-        }
-        envelope.open_box(pair).map_err(|e| e.to_string())?
-    };
-    if content.seq == 0 || content.floor == 0 || content.floor > content.seq {
-        return Err(format!("seq {} and floor {} make no sense", content.seq, content.floor));
-    }
-    let printable = content.kind.bytes().all(|b| (b' '..=b'~').contains(&b));
-    if content.kind.is_empty() || content.kind.len() > MAX_KIND || !printable {
-        return Err("the content type is not a short printable text".into());
-    }
-    Ok(content)
 }
 
 #[cfg(test)]

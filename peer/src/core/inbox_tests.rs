@@ -1,9 +1,9 @@
-use meshwire_signaling::attest::Capabilities;
-use meshwire_signaling::envelope::{Author, StateHead};
+use meshwire_signaling::attest::{Attestation, Capabilities};
+use meshwire_signaling::envelope::{Author, Proof, StateHead, box_key_id};
 use meshwire_signaling::invite::{Capability, Claim, Countersign, Genesis, Link, Role};
 use meshwire_signaling::seal::ContentKey;
 use meshwire_signaling::sign::{Signed, domains};
-use meshwire_signaling::{Durability, SecretKey};
+use meshwire_signaling::{Content, Durability, Header, SecretKey};
 
 use super::*;
 

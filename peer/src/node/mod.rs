@@ -19,6 +19,8 @@ mod identity;
 mod inbound;
 mod inbox;
 mod join;
+#[cfg(test)]
+mod mail_tests;
 mod mesh;
 mod outbox;
 mod peers;
@@ -31,8 +33,6 @@ mod seal;
 mod send;
 mod sessions;
 mod surface;
-#[cfg(test)]
-mod mail_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

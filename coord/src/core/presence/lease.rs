@@ -193,15 +193,16 @@ impl Presence {
         identities.into_iter().filter_map(|key| self.end(&(mesh, key))).collect()
     }
 
-    /// A bound identity has ended. Nothing follows if the connection does not speak for it, or said
-    /// hello with it.
+    /// A session or service of the connection's member has ended: one bound to it, or one in grace.
+    /// None if it is another connection's, or nobody's.
     pub fn unbind(&mut self, conn: ConnId, key: &PublicKey) -> Option<Effect> {
-        let c = self.conns.get_mut(&conn)?;
-        if c.key == *key || !c.identities.contains(key) {
+        let c = self.conns.get(&conn)?;
+        let identity = (c.mesh, *key);
+        let h = self.held.get(&identity)?;
+        let ours = h.member == c.member && h.holder.is_none_or(|holder| holder == conn);
+        if c.key == *key || h.kind == IdentityKind::Member || !ours {
             return None;
         }
-        c.identities.retain(|k| k != key);
-        let identity = (c.mesh, *key);
         self.end(&identity)
     }
 

@@ -129,6 +129,13 @@ fn bye_and_unbind_end_at_once() {
     p.bind(session(1, 6), now(0)).0.unwrap();
     assert_eq!(p.unbind(1, &key(5)), Some(left(1, 5)));
     assert_eq!((p.unbind(1, &key(5)), p.unbind(1, &key(1))), (None, None));
+    // One that a lost connection left behind is its member's to end, not another's.
+    coming(&mut p, at(2, 2, 1), 0);
+    coming(&mut p, own(3, 1, 7), 0);
+    assert_eq!(p.unbind(1, &key(7)), None, "it has a voice of its own");
+    p.detach(3, 0);
+    assert_eq!(p.unbind(2, &key(7)), None, "another member's");
+    assert_eq!(p.unbind(1, &key(7)), Some(left(1, 7)));
     assert_eq!(p.bye(1), vec![left(1, 1), left(1, 6)]);
     assert_eq!((p.detach(1, 0), p.poll(1 << 40)), (vec![], vec![]));
 }

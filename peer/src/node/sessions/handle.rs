@@ -1,7 +1,7 @@
 //! One running session: its key, what vouches for it, and how it stands with the broker.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meshwire_signaling::attest::{Attestation, Capabilities, IdentityKind};
@@ -50,6 +50,8 @@ pub(crate) struct SessionHandle {
     attestation: Mutex<Option<Minted>>,
     /// The link's generation that it is bound in; 0: in none.
     bound: watch::Sender<u64>,
+    /// Whether the broker may have heard of it.
+    known: AtomicBool,
     /// The link's generation in which another connection has taken it over.
     replaced: AtomicU64,
 }
@@ -80,6 +82,7 @@ impl SessionHandle {
             token: row.token_hash,
             attestation: Mutex::default(),
             bound: watch::Sender::new(0),
+            known: AtomicBool::new(false),
             replaced: AtomicU64::new(0),
         }
     }
@@ -159,7 +162,17 @@ impl SessionHandle {
     }
 
     pub(super) fn set_bound(&self, generation: u64) {
+        self.set_known();
         self.bound.send_replace(generation);
+    }
+
+    /// Whether the broker may have heard of it, in this run of the node or an earlier one.
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_known(&self) {
+        self.known.store(true, Ordering::Release);
     }
 
     pub(super) fn set_unbound(&self) {

@@ -46,23 +46,46 @@ fn next_renewal(mesh: &Mesh) -> Duration {
 
 /// Tells the broker what it does not know; false if something is left.
 async fn tell(mesh: &Arc<Mesh>) -> bool {
-    for key in mesh.sessions.take_unbind() {
-        match mesh.link.unbind(key).await {
-            Ok(()) => {}
-            // It hears of it on the next connection.
-            Err(LinkError::Down | LinkError::TimedOut) => mesh.sessions.queue_unbind(key),
-            // It did not know it, or has ended it itself.
-            Err(e) => tracing::debug!(key = %key.short(), error = %e, "a session was not unbound"),
-        }
+    let mut all = true;
+    for session in mesh.sessions.take_unbind() {
+        all &= unbind(mesh, session).await;
     }
     let (generation, now) = (mesh.generation(), mesh.now());
     let due = mesh.sessions.live().into_iter().filter(|s| s.wants_bind(generation, now));
-    let all = stream::iter(due)
+    all &= stream::iter(due)
         .map(|session| bind(mesh, session, generation))
         .buffer_unordered(AT_ONCE)
         .fold(true, async |all, one| all && one)
         .await;
     presence::announce(mesh).await && all
+}
+
+/// Tells the broker that a session has ended. One that this connection does not speak for is bound
+/// first: the broker may still wait for it, from an earlier connection, and takes its end from
+/// nobody else.
+async fn unbind(mesh: &Arc<Mesh>, session: Arc<SessionHandle>) -> bool {
+    let (key, generation) = (session.key(), mesh.generation());
+    let asked = async {
+        if !session.is_bound(generation) {
+            let attestation = session.attest_afresh(mesh.now());
+            mesh.link.bind(session.secret(), attestation).await?;
+            session.set_bound(generation);
+        }
+        mesh.link.unbind(key).await
+    };
+    match asked.await {
+        Ok(()) => true,
+        Err(LinkError::Down | LinkError::TimedOut) => {
+            mesh.sessions.queue_unbind(session);
+            // After a lost connection the next one wakes us.
+            !mesh.is_up()
+        }
+        Err(e) => {
+            // It did not know it, or has ended it itself.
+            tracing::debug!(key = %key.short(), error = %e, "a session was not unbound");
+            true
+        }
+    }
 }
 
 /// Binds a session with a fresh attestation (inventory A-006).
@@ -77,8 +100,8 @@ async fn bind(mesh: &Arc<Mesh>, session: Arc<SessionHandle>, generation: u64) ->
             }
             session.set_bound(generation);
             if mesh.sessions.get(&key).is_none() {
-                // It ended meanwhile, and its unbinding may have come first.
-                mesh.sessions.queue_unbind(key);
+                // It ended meanwhile, perhaps before the broker was known to know it.
+                mesh.sessions.queue_unbind(session);
                 mesh.announce.notify_one();
             }
             true

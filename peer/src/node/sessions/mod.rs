@@ -240,14 +240,21 @@ pub(super) async fn restore(mesh: &Arc<Mesh>) -> Result<(), ApiError> {
         });
         let why = match key.filter(|k| k.public() == public) {
             None => "its key is missing",
-            Some(_) if gone(pid, process_start).await => "its process is gone",
             Some(key) => {
-                let session = SessionHandle::new(row, key, mesh.pairs.key().clone());
-                presence::restore(mesh, &public).await.map_err(store_error)?;
-                if mesh.sessions.add(Arc::new(session)) {
-                    continue;
+                let session = Arc::new(SessionHandle::new(row, key, mesh.pairs.key().clone()));
+                session.set_known();
+                if gone(pid, process_start).await {
+                    // The broker waits for it; what is said of it is over with that.
+                    mesh.sessions.queue_unbind(session);
+                    "its process is gone"
+                } else {
+                    presence::restore(mesh, &public).await.map_err(store_error)?;
+                    if mesh.sessions.add(session.clone()) {
+                        continue;
+                    }
+                    mesh.sessions.queue_unbind(session);
+                    "too many sessions run"
                 }
-                "too many sessions run"
             }
         };
         mesh.sessions.note_ended(public, mesh.now());
@@ -269,7 +276,17 @@ async fn gone(pid: u32, start: u64) -> bool {
 
 /// Ends a session; nothing happens if it has ended already.
 pub(super) async fn end(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
-    let Some(session) = mesh.sessions.remove(key, mesh.now()) else { return };
+    if let Some(session) = finish(mesh, key, why).await
+        && session.is_known()
+    {
+        mesh.sessions.queue_unbind(session);
+        mesh.announce.notify_one();
+    }
+}
+
+/// Ends a session of whose end the broker knows.
+async fn finish(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) -> Option<Arc<SessionHandle>> {
+    let session = mesh.sessions.remove(key, mesh.now())?;
     forget(mesh, key, why).await;
     mesh.services.tell(Event::Session {
         mesh: mesh.id(),
@@ -278,9 +295,10 @@ pub(super) async fn end(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
         started: false,
         why: Some(why.to_owned()),
     });
+    Some(session)
 }
 
-/// Removes what is kept of a session that is not live any more, and lets the broker know.
+/// Removes what is kept of a session that is not live any more.
 async fn forget(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
     tracing::info!(
         target: "meshwire::events::session::ended",
@@ -302,8 +320,6 @@ async fn forget(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
     // What it had not seen yet surfaces, for whoever lists all.
     let who = Addressee { mesh: mesh.id(), key: *key };
     mesh.services.surfacer.set_status(who, Default::default()).await;
-    mesh.sessions.queue_unbind(*key);
-    mesh.announce.notify_one();
 }
 
 /// The broker does not take the connection to speak for one of our sessions any more.
@@ -312,7 +328,7 @@ pub(super) async fn unbound(mesh: &Arc<Mesh>, key: &PublicKey, reason: UnboundRe
     session.set_unbound();
     mesh.own.forgotten(key);
     match reason {
-        UnboundReason::Kicked => end(mesh, key, "kicked by an admin").await,
+        UnboundReason::Kicked => drop(finish(mesh, key, "kicked by an admin").await),
         UnboundReason::Disconnected | UnboundReason::Expired => mesh.announce.notify_one(),
         UnboundReason::Replaced => {
             // Bound again it would take it back, and so on for ever.

@@ -24,7 +24,7 @@ pub(crate) struct Sessions {
     keys: RwLock<Arc<Keys>>,
     ended: Mutex<HashMap<PublicKey, UnixMillis>>,
     /// Ended, and the broker has not been told.
-    unbind: Mutex<Vec<PublicKey>>,
+    unbind: Mutex<Vec<Arc<SessionHandle>>>,
 }
 
 impl Sessions {
@@ -101,17 +101,17 @@ impl Sessions {
         self.ended().contains_key(key)
     }
 
-    fn unbinding(&self) -> MutexGuard<'_, Vec<PublicKey>> {
+    fn unbinding(&self) -> MutexGuard<'_, Vec<Arc<SessionHandle>>> {
         self.unbind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The broker is to hear that this session has ended.
-    pub(super) fn queue_unbind(&self, key: PublicKey) {
-        self.unbinding().push(key);
+    pub(super) fn queue_unbind(&self, session: Arc<SessionHandle>) {
+        self.unbinding().push(session);
     }
 
     /// Whom the broker is to hear of.
-    pub(super) fn take_unbind(&self) -> Vec<PublicKey> {
+    pub(super) fn take_unbind(&self) -> Vec<Arc<SessionHandle>> {
         std::mem::take(&mut *self.unbinding())
     }
 }
