@@ -45,7 +45,11 @@ fn homes_are_private_and_so_is_what_is_in_them() {
     }
     let keys = std::fs::read_dir(ana.path().join("keys")).unwrap().flatten();
     let (folders, keys): (Vec<_>, Vec<_>) = keys.partition(|k| k.path().is_dir());
-    assert_eq!((folders.len(), keys.len()), (1, 1), "the sessions' keys have a folder of their own");
+    assert_eq!(
+        (folders.len(), keys.len()),
+        (1, 1),
+        "the sessions' keys have a folder of their own"
+    );
     assert_eq!((mode(&folders[0].path()), mode(&keys[0].path())), (0o700, 0o600));
     assert_eq!(mode(&broker.data), 0o700);
     for file in ["broker.key", "broker.db"] {

@@ -168,6 +168,9 @@ async fn five_hundred_peers_come_back_from_a_restart_soon_and_spread_out() {
     let start = Instant::now();
     let _links: Vec<_> = (0..PEERS).map(|n| follow(n, &mesh, tell.clone())).collect();
     watch.all_up().await;
+    let mut said = mesh.said.lock().unwrap().clone();
+    said.sort_unstable();
+    println!("DEBUG opening crowd {} of {}: {:?}", crowd(&said), said.len(), said[said.len()-1]-said[0]);
     // Each coming is told to all others; that has to be over.
     watch.quiet().await;
     println!("{PEERS} connected and everybody told after {:?}", start.elapsed());

@@ -66,10 +66,11 @@ const KEYS: u8 = ACTORS * (1 + SESSIONS);
 enum Op {
     /// Opens a connection: it is challenged.
     Open { by: u8 },
-    /// An honest hello on one's own connection, as member or session, from one of two instances.
-    Greet { conn: Index, as_session: Option<u8>, instance: u8, resume: bool },
+    /// An honest hello on one's own connection, as member or session, from one of two instances. What
+    /// is lost on the way reaches nobody but the attacker, and its connection ends.
+    Greet { conn: Index, as_session: Option<u8>, instance: u8, resume: bool, lost: bool },
     /// An honest bind.
-    Bind { conn: Index, n: u8 },
+    Bind { conn: Index, n: u8, lost: bool },
     /// The connection unbinds a session of its actor's.
     Unbind { conn: Index, n: u8 },
     /// The connection leaves on purpose.
@@ -86,20 +87,22 @@ enum Op {
     Forge { conn: Index, words: Words, attestation: Option<Index> },
     /// The attacker plays a bind that was made before, perhaps with another attestation or proof.
     Rebind { conn: Index, bind: Index, attestation: Option<Index>, proof: Option<Index> },
-    /// The attacker binds any key with any attestation, proven with one of its own keys over any hello.
-    ForgeBind { conn: Index, key: u8, attestation: Index, hello: Option<Index>, with: u8 },
+    /// The attacker binds the key of any attestation, or any other, proven with one of its own keys over
+    /// any hello.
+    ForgeBind { conn: Index, key: Option<u8>, attestation: Index, hello: Option<Index>, with: u8 },
     /// The attacker vouches for any key, its own or others', as whatever kind.
     Vouch { key: u8, member: u8, service: bool },
     /// The attacker unbinds any key on a connection of its own, or leaves there.
     Drop { conn: Index, key: u8 },
 }
 
-/// What a forged hello says.
+/// What a forged hello says. Key, member and kind are those of the attestation beside it, if there is
+/// one, but for what is changed here.
 #[derive(Clone, Debug)]
 struct Words {
-    key: u8,
-    member: u8,
-    kind: u8,
+    key: Option<u8>,
+    member: Option<u8>,
+    kind: Option<IdentityKind>,
     instance: Index,
     resume: Option<Index>,
     /// This connection's challenge, or any that was ever given.
@@ -107,15 +110,22 @@ struct Words {
     signed_by: u8,
 }
 
+fn rarely<T: Clone + std::fmt::Debug>(
+    value: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Option<T>> {
+    prop::option::weighted(0.3, value)
+}
+
 fn words() -> impl Strategy<Value = Words> {
-    let any_key = 0..KEYS;
+    const KINDS: [IdentityKind; 3] =
+        [IdentityKind::Member, IdentityKind::Session, IdentityKind::Service];
     (
-        any_key.clone(),
-        any_key.clone(),
-        0..3u8,
+        rarely(0..KEYS),
+        rarely(0..KEYS),
+        rarely(prop::sample::select(&KINDS[..])),
         any::<Index>(),
         any::<Option<Index>>(),
-        prop_oneof![3 => Just(None), 1 => any::<Index>().prop_map(Some)],
+        rarely(any::<Index>()),
         0..=SESSIONS,
     )
         .prop_map(|(key, member, kind, instance, resume, challenge, signed_by)| Words {
@@ -131,33 +141,37 @@ fn words() -> impl Strategy<Value = Words> {
 
 fn op() -> impl Strategy<Value = Op> {
     let index = any::<Index>;
-    let some = any::<Option<Index>>;
+    let lost = || prop::bool::weighted(0.3);
     prop_oneof![
-        6 => (0..ACTORS).prop_map(|by| Op::Open { by }),
-        8 => (index(), prop::option::of(0..SESSIONS), 0..2u8, any::<bool>()).prop_map(
-            |(conn, as_session, instance, resume)| Op::Greet { conn, as_session, instance, resume }
+        // More often by the attacker, who needs connections to attack from.
+        6 => (0..2 * ACTORS).prop_map(|by| Op::Open { by: by.min(EVE) }),
+        8 => (index(), rarely(0..SESSIONS), 0..2u8, any::<bool>(), lost()).prop_map(
+            |(conn, as_session, instance, resume, lost)| {
+                Op::Greet { conn, as_session, instance, resume, lost }
+            }
         ),
-        6 => (index(), 0..SESSIONS).prop_map(|(conn, n)| Op::Bind { conn, n }),
+        6 => (index(), 0..SESSIONS, lost()).prop_map(|(conn, n, lost)| Op::Bind { conn, n, lost }),
         2 => (index(), 0..SESSIONS).prop_map(|(conn, n)| Op::Unbind { conn, n }),
         1 => index().prop_map(|conn| Op::Bye { conn }),
         3 => index().prop_map(|conn| Op::End { conn }),
         2 => (0..2 * GRACE).prop_map(|ms| Op::Wait { ms }),
-        5 => (index(), index(), some())
+        5 => (index(), index(), rarely(index()))
             .prop_map(|(conn, hello, attestation)| Op::Replay { conn, hello, attestation }),
         2 => (index(), index(), index())
             .prop_map(|(conn, hello, sig)| Op::Splice { conn, hello, sig }),
-        8 => (index(), words(), some())
+        8 => (index(), words(), any::<Option<Index>>())
             .prop_map(|(conn, words, attestation)| Op::Forge { conn, words, attestation }),
-        5 => (index(), index(), some(), some()).prop_map(|(conn, bind, attestation, proof)| {
-            Op::Rebind { conn, bind, attestation, proof }
-        }),
-        6 => (index(), 0..KEYS, index(), some(), 0..=SESSIONS).prop_map(
+        5 => (index(), index(), rarely(index()), rarely(index())).prop_map(
+            |(conn, bind, attestation, proof)| Op::Rebind { conn, bind, attestation, proof }
+        ),
+        6 => (index(), rarely(0..KEYS), index(), rarely(index()), 0..=SESSIONS).prop_map(
             |(conn, key, attestation, hello, with)| Op::ForgeBind {
                 conn, key, attestation, hello, with
             }
         ),
-        3 => (0..KEYS, 0..ACTORS, any::<bool>())
-            .prop_map(|(key, member, service)| Op::Vouch { key, member, service }),
+        3 => (0..KEYS, prop::option::weighted(0.7, Just(EVE)), any::<bool>()).prop_map(
+            |(key, member, service)| Op::Vouch { key, member: member.unwrap_or(0), service }
+        ),
         1 => (index(), 0..KEYS).prop_map(|(conn, key)| Op::Drop { conn, key }),
     ]
 }
@@ -379,7 +393,7 @@ impl World {
                 self.loot.challenges.push(challenge);
                 self.conns.push(Conn { id: self.next, opened_by: by, challenge, greeted: None });
             }
-            Op::Greet { conn, as_session, instance: n, resume } => {
+            Op::Greet { conn, as_session, instance: n, resume, lost } => {
                 let Some(at) = self.own(&conn, false) else { return };
                 let (by, challenge) = (self.conns[at].opened_by, self.conns[at].challenge);
                 let key = as_session.map_or(by, |n| session(by, n));
@@ -392,9 +406,13 @@ impl World {
                 });
                 let hello = Hello { hello: body.sign(&secret(key)), attestation };
                 self.loot.hellos.push((by, hello.clone()));
-                self.greet(at, by, &hello);
+                if lost {
+                    self.end(at);
+                } else {
+                    self.greet(at, by, &hello);
+                }
             }
-            Op::Bind { conn, n } => {
+            Op::Bind { conn, n, lost } => {
                 let Some(at) = self.own(&conn, true) else { return };
                 let (by, _, hash) = self.conns[at].greeted.unwrap();
                 let key = session(by, n);
@@ -402,7 +420,11 @@ impl World {
                 let proof = Bind::prove(&hash, &secret(key), &attestation);
                 let bind = Bind { req: 1, key: public(key), attestation, proof };
                 self.loot.binds.push(bind.clone());
-                self.bind(at, &bind);
+                if lost {
+                    self.end(at);
+                } else {
+                    self.bind(at, &bind);
+                }
             }
             Op::Unbind { conn, n } => {
                 let Some(at) = self.own(&conn, true) else { return };
@@ -448,16 +470,22 @@ impl World {
                 let own = self.conns[at].challenge;
                 let challenge = words.challenge.and_then(|i| pick(&self.loot.challenges, &i));
                 let challenge = challenge.unwrap_or(own);
-                let mut body = self.body(challenge, public(words.key), public(words.member));
-                body.kind = match words.kind {
-                    0 => IdentityKind::Member,
-                    1 => IdentityKind::Session,
-                    _ => IdentityKind::Service,
+                let attestation = attestation.and_then(|i| pick(&self.loot.attestations, &i));
+                let with = hers(words.signed_by);
+                let mut body = match &attestation {
+                    None => self.body(challenge, public(with), public(with)),
+                    Some(signed) => {
+                        let a: Attestation = signed.peek().unwrap();
+                        let body = self.body(challenge, a.key, a.member);
+                        HelloBody { kind: a.kind, ..body }
+                    }
                 };
+                body.key = words.key.map_or(body.key, public);
+                body.member = words.member.map_or(body.member, public);
+                body.kind = words.kind.unwrap_or(body.kind);
                 body.instance = pick(&self.loot.instances, &words.instance).unwrap();
                 body.resume = words.resume.and_then(|i| pick(&self.loot.tokens, &i));
-                let attestation = attestation.and_then(|i| pick(&self.loot.attestations, &i));
-                let hello = Hello { hello: body.sign(&secret(hers(words.signed_by))), attestation };
+                let hello = Hello { hello: body.sign(&secret(with)), attestation };
                 self.loot.hellos.push((EVE, hello.clone()));
                 self.greet(at, EVE, &hello);
             }
@@ -479,7 +507,8 @@ impl World {
                 let other = hello.and_then(|i| pick(&self.loot.hashes, &i));
                 let Some(hash) = other.or(this) else { return };
                 let proof = Bind::prove(&hash, &secret(hers(with)), &attestation);
-                let bind = Bind { req: 1, key: public(key), attestation, proof };
+                let own = attestation.peek::<Attestation>().unwrap().key;
+                let bind = Bind { req: 1, key: key.map_or(own, public), attestation, proof };
                 self.loot.binds.push(bind.clone());
                 self.bind(at, &bind);
             }
@@ -559,7 +588,7 @@ fn attacked(op: &Op) -> Option<&Index> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn nobody_takes_over_by_any_order_of_frames(ops in prop::collection::vec(op(), 1..100)) {

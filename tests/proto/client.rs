@@ -6,10 +6,10 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{
-    Accepted, Batch, Bind, Challenge, ClientAck, Disconnect, Disconnected, ErrorFrame, Features,
-    Frame, Hello, HelloAckBody, HelloBody, InviteCreate, ListPeers, MessageFrame, PeerInfo, Peers,
-    Presence, PresenceEvent, ReceiptAck, ReceiptFrame, Send, SetGroup, SetPresence, Unbind,
-    Unbound,
+    Accepted, Batch, Bind, Bye, Challenge, ClientAck, Disconnect, Disconnected, ErrorFrame,
+    Features, Frame, Hello, HelloAckBody, HelloBody, InviteCreate, ListPeers, MessageFrame,
+    PeerInfo, Peers, Presence, PresenceEvent, ReceiptAck, ReceiptFrame, Send, SetGroup,
+    SetPresence, Unbind, Unbound,
 };
 use meshwire_signaling::invite::Capability;
 use meshwire_signaling::receipt::Verdict;
@@ -470,7 +470,13 @@ impl Client {
         self.ask(|req| InviteCreate { req, capability }.into()).await.map(drop)
     }
 
-    /// Closes in good order.
+    /// Leaves on purpose: the presence ends with the connection.
+    pub async fn leave(mut self) {
+        self.send(Bye {}).await;
+        self.close().await;
+    }
+
+    /// Closes in good order; the presence goes on for as long as its lease.
     pub async fn close(mut self) {
         let _ = self.ws.close(None).await;
         within("the close", async { while let Some(Ok(_)) = self.ws.next().await {} }).await;

@@ -285,7 +285,7 @@ impl World {
         let world = Self { dir, broker, base, pin, mesh, owner, link };
         let mut ana = world.connect(&world.owner, Encoding::MsgPack).await;
         ana.create_invite(&world, &world.link.secret, |c| c.uses = 1_000).await.unwrap();
-        ana.close().await;
+        ana.leave().await;
         world
     }
 
@@ -352,7 +352,7 @@ impl World {
             c.role = role;
         };
         ana.create_invite(self, &link.secret, terms).await.unwrap();
-        ana.close().await;
+        ana.leave().await;
         link
     }
 

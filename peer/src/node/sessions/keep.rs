@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
+use meshwire_signaling::frame::feature;
 use meshwire_transport::link::LinkError;
 use tokio::time::Duration;
 
@@ -46,6 +47,10 @@ fn next_renewal(mesh: &Mesh) -> Duration {
 
 /// Tells the broker what it does not know; false if something is left.
 async fn tell(mesh: &Arc<Mesh>) -> bool {
+    if mesh.broker_has(feature::DELEGATES) == Some(false) {
+        // It would not know the requests.
+        return presence::announce(mesh).await;
+    }
     let mut all = true;
     for session in mesh.sessions.take_unbind() {
         all &= unbind(mesh, session).await;

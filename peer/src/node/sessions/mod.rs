@@ -244,7 +244,7 @@ pub(super) async fn restore(mesh: &Arc<Mesh>) -> Result<(), ApiError> {
                 let session = Arc::new(SessionHandle::new(row, key, mesh.pairs.key().clone()));
                 session.set_known();
                 if gone(pid, process_start).await {
-                    // The broker waits for it; what is said of it is over with that.
+                    // The broker may wait for it still.
                     mesh.sessions.queue_unbind(session);
                     "its process is gone"
                 } else {
