@@ -24,6 +24,7 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use proto::http::get;
 use proto::{Cutter, World, stop, up};
 
 /// Nodes that write to each other.
@@ -182,6 +183,13 @@ struct Sent {
     id: EnvelopeId,
 }
 
+/// The value of one of the broker's series.
+async fn metric(world: &World, name: &str) -> usize {
+    let body = get(world.broker.addr(), "/metrics").await.body;
+    let value = body.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in {body}")).parse().unwrap()
+}
+
 /// Waits until the link has come up or gone down.
 async fn link_is(events: &mut Receiver<Event>, now: bool) {
     proto::until(events, |e| matches!(e, Event::Link { up, .. } if *up == now).then_some(())).await;
@@ -222,6 +230,13 @@ async fn a_hundred_reconnects_of_each_of_ten_peers_lose_double_and_reorder_nothi
     let all = peers.iter().zip(&sent).map(|(p, sent)| p.delivered(sent, settling + SETTLE));
     join_all(all).await;
     println!("all delivered {:?} later", settling.elapsed());
+
+    // The cuts did hurt: envelopes were under way on connections that ended.
+    let hellos = metric(&world, "broker_connections_total").await;
+    let again = metric(&world, "broker_messages_redelivered_total").await;
+    let doubled = metric(&world, "broker_messages_duplicate_total").await;
+    println!("{hellos} hellos, {again} pushed again, {doubled} handed in again");
+    assert!(hellos >= NODES * CYCLES as usize && again + doubled > 0);
 
     let mut expected: HashMap<usize, BTreeMap<_, Vec<String>>> = HashMap::new();
     for (peer, sent) in peers.iter().zip(&sent) {

@@ -38,9 +38,9 @@ fn showing(member: &Member, attestation: &Signed, envelope: Envelope) -> Envelop
 fn proven(world: &World, member: &Member, m: &MessageFrame) -> Signed {
     let header = m.envelope.header().unwrap();
     m.envelope.verify(&world.mesh, &header).unwrap();
-    let proof = m.envelope.proof.clone().expect("with each mail of a session");
+    let proof = m.envelope.proof.clone().unwrap();
     assert_eq!(proof.chain.verify(&world.mesh).unwrap().key, member.public());
-    let signed = proof.attestation.expect("a session's mail has one");
+    let signed = proof.attestation.unwrap();
     let a = Attestation::verify(&signed, &world.mesh, &member.public(), header.sent_at).unwrap();
     assert_eq!(a.key, header.from.key);
     assert!(a.capabilities.allow(capability::DM));

@@ -82,7 +82,8 @@ impl HelloCounter for Counter {
 
 /// A member's key in the one mesh of its home.
 fn key(home: &Home) -> (MeshId, SecretKey) {
-    let file = std::fs::read_dir(home.path().join("keys")).unwrap().next().unwrap().unwrap().path();
+    let mut files = std::fs::read_dir(home.path().join("keys")).unwrap().map(|f| f.unwrap().path());
+    let file = files.find(|file| file.is_file()).unwrap();
     let mut seed = [0; 32];
     hex::decode_to_slice(std::fs::read_to_string(&file).unwrap().trim(), &mut seed).unwrap();
     let mesh = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();

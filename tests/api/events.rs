@@ -28,10 +28,16 @@ fn a_stream_tells_of_mail_and_of_what_becomes_of_ours() {
     assert_eq!((ready.name.as_str(), ready.id.as_deref()), ("ready", Some("0")));
 
     let bob_up = pair.bob.node();
-    let came = at_ana.of("presence");
-    assert_eq!((&came.data["online"], &came.data["mesh_name"]), (&json!(true), &json!("home")));
     let mut at_bob = bob.events(&[]);
     at_bob.of("ready");
+    let ask = json!({"name": "builder", "pid": std::process::id()});
+    let session = bob.post("/v1/sessions", &ask).json();
+    let started = at_bob.of("session").data;
+    assert_eq!((&started["key"], &started["started"]), (&session["key"], &json!(true)));
+    // Whether bob himself is news depends on how long ago he was last there.
+    let mut came = std::iter::from_fn(|| Some(at_ana.of("presence").data));
+    let came = came.find(|data| data["key"] == session["key"]).unwrap();
+    assert_eq!((&came["kind"], &came["online"]), (&json!("session"), &json!(true)), "{came}");
 
     let sent = ana.post("/v1/send", &json!({"to": "bob", "message": "hello"})).json();
     let message = at_bob.of("message");

@@ -80,13 +80,44 @@ async fn an_unbound_session_has_left_and_its_mail_is_its_members_to_answer() {
         assert!(!ana.waiting().iter().any(|f| matches!(f, Frame::Receipt(_))));
         b.ack(&world.mesh, &bob, &m).await;
         ana.receipt_of(m.envelope.header().unwrap().id, bob.public()).await;
-        // It is nobody's to unbind a second time.
-        assert_eq!(b.unbind(agent.public()).await.unwrap_err().code, code::NOT_YOURS);
+        // To say it again changes nothing.
+        b.unbind(agent.public()).await.unwrap();
         assert_eq!(ana.told_of(agent.public()).await, []);
         for client in [ana, b] {
             client.close().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_member_ends_what_an_earlier_connection_left_behind_but_no_session_with_its_own() {
+    let world = World::start().await;
+    let bob = world.member("bob").await;
+    let (left, own) = (bob.agent(), bob.agent());
+    let mut ana = world.connect(&world.owner, MSGPACK).await;
+    let mut b = world.connect(&bob, MSGPACK).await;
+    b.bind(&left.key, &bob.attest(&world.mesh, left.public())).await.unwrap();
+    drop(b);
+    let (id, waiting) = mail(&world, left.public(), "for later");
+    // Until the broker has noticed the cut, mail goes to the lost connection, and back.
+    ana.hand(waiting.clone()).await.unwrap();
+    let mut b = world.connect(&bob, MSGPACK).await;
+    b.unbind(left.public()).await.unwrap();
+    let told = [ana.news_of(left.public()).await.event, ana.news_of(left.public()).await.event];
+    assert_eq!(told, [PresenceEvent::Joined, PresenceEvent::Left]);
+    let (_, late) = mail(&world, left.public(), "too late");
+    assert_eq!(ana.hand(late).await.unwrap_err().code, code::TARGET_GONE);
+    let m = b.message().await;
+    assert_eq!(m.to, left.public());
+    b.send(gone(&world, &bob, &m)).await;
+    learns(&mut ana, &world, &bob, id, &waiting).await;
+
+    let words = bob.attest(&world.mesh, own.public());
+    let mut s = world.delegate(&bob, &own, &words, |_| {}).await.unwrap();
+    assert_eq!(b.unbind(own.public()).await.unwrap_err().code, code::NOT_YOURS);
+    assert_eq!(b.unbind(bob.public()).await.unwrap_err().code, code::NOT_YOURS);
+    s.peers().await;
+    assert_eq!(ana.told_of(own.public()).await, [PresenceEvent::Joined]);
 }
 
 #[tokio::test]

@@ -51,8 +51,8 @@ pub(super) struct Mesh {
     broker: PublicKey,
     mesh: MeshId,
     pub(super) members: Vec<SecretKey>,
-    /// When each hello was said, by whomever.
-    pub(super) said: Arc<Mutex<Vec<Instant>>>,
+    /// When hellos were said, by whomever.
+    said: Arc<Mutex<Vec<Instant>>>,
 }
 
 fn key() -> SecretKey {
@@ -120,6 +120,13 @@ impl Mesh {
         let body = ClaimRequest { claim, proof };
         calls::claim(&OsNet, &self.base, None, &invite.public(), &body).await.unwrap();
         member
+    }
+
+    /// When hellos were said since the last call, in order.
+    pub(super) fn take_said(&self) -> Vec<Instant> {
+        let mut said = std::mem::take(&mut *self.said.lock().unwrap());
+        said.sort_unstable();
+        said
     }
 
     /// Opens a member's link.

@@ -187,12 +187,12 @@ async fn restarted(killed: Option<Mortal>) {
 
 #[tokio::test]
 async fn leases_survive_a_broker_that_is_stopped_and_started() {
-    restarted(None).await;
+    Box::pin(restarted(None)).await;
 }
 
 #[tokio::test]
 async fn leases_survive_a_broker_that_is_killed() {
-    restarted(Some(Mortal::new())).await;
+    Box::pin(restarted(Some(Mortal::new()))).await;
 }
 
 #[tokio::test]

@@ -235,7 +235,9 @@ pub(super) async fn acknowledge(
         limits: inner.policy.limits(),
         features: offered(inner).map(|f| (f.to_owned(), Default::default())).collect::<Features>(),
         requires: Vec::new(),
-        lease: Some(leases::lease(inner, guest, attached)),
+        lease: offered(inner)
+            .any(|f| f == feature::LEASE)
+            .then(|| leases::lease(inner, guest, attached)),
         agent: AGENT.to_owned(),
     };
     let ack = HelloAck { ack: Signed::new(&inner.key, domains::HELLO_ACK, &body) };

@@ -31,6 +31,7 @@ use table::MAX_SESSIONS;
 pub(crate) use table::Sessions;
 
 use super::events::Event;
+use super::groups::require;
 use super::identity::token_hash;
 use super::mesh::Mesh;
 use super::{Node, invalid, presence, store_error};
@@ -58,14 +59,7 @@ impl Node {
         let mesh = self.pick(ask.mesh.as_deref())?;
         check_name(&ask.name).map_err(|e| invalid("bad_name", e.to_string()))?;
         let capabilities = capabilities(ask.capabilities)?;
-        if mesh.broker_has(feature::DELEGATES) == Some(false) {
-            let text = format!(
-                "the broker of mesh {} is an older one, without the feature {}: update it",
-                mesh.row.name,
-                feature::DELEGATES
-            );
-            return Err(ApiError::new(ErrorKind::Denied, "feature_missing", text));
-        }
+        require(&mesh, feature::DELEGATES)?;
         let looked = reap::look(ask.pid).await.map_err(|e| {
             let text = format!("cannot see whether process {} runs: {e}", ask.pid);
             ApiError::new(ErrorKind::Io, "io", text)
