@@ -22,7 +22,7 @@ fn the_document_in_docs_is_this_code_s() {
     assert!(
         kept == document,
         "docs/openapi.json is out of date; bring it up to date with \
-         MESHWIRE_BLESS=1 cargo nextest run -p meshwire -E 'binary(api) and test(document)'"
+         MESHWIRE_BLESS=1 cargo nextest run -p meshwire --test api"
     );
 }
 

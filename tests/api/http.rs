@@ -142,7 +142,7 @@ impl Api {
         let mut events =
             Events { reader: BufReader::new(stream), head: String::new(), seen: Vec::new() };
         loop {
-            let line = events.line().expect("a head");
+            let line = events.line().unwrap_or_else(|| panic!("no head"));
             if line.is_empty() {
                 return events;
             }

@@ -71,14 +71,7 @@ impl Gate {
             self.node.clone()
         };
         let declared = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        let body = match timeout(BODY, read(body, declared)).await {
-            Ok(body) => body?,
-            Err(_) => {
-                let text = format!("the request's body did not come within {} s", BODY.as_secs());
-                let failure = Failure::new(ErrorKind::Timeout, "body_timeout", text);
-                return Err(failure.with_status(StatusCode::REQUEST_TIMEOUT));
-            }
-        };
+        let body = in_time(read(body, declared)).await?;
         head.extensions.insert(node);
         Ok(next.run(Request::from_parts(head, Body::from(body))).await)
     }
@@ -94,6 +87,18 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
     match gate.admit(request, next).await {
         Ok(answer) => answer,
         Err(failure) => failure.into_response(),
+    }
+}
+
+/// Gives up on a body that does not come.
+async fn in_time(body: impl Future<Output = Result<Bytes, Failure>>) -> Result<Bytes, Failure> {
+    match timeout(BODY, body).await {
+        Ok(body) => body,
+        Err(_) => {
+            let text = format!("the request's body did not come within {} s", BODY.as_secs());
+            let failure = Failure::new(ErrorKind::Timeout, "body_timeout", text);
+            Err(failure.with_status(StatusCode::REQUEST_TIMEOUT))
+        }
     }
 }
 
@@ -117,4 +122,41 @@ async fn read(mut body: Body, declared: Option<usize>) -> Result<Bytes, Failure>
     let text = format!("a request's body has at most {MAX_BODY} bytes: send a file by pieces");
     let failure = Failure::invalid("too_large", text);
     Err(failure.with_status(StatusCode::PAYLOAD_TOO_LARGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::to_bytes;
+    use futures_util::stream::{StreamExt as _, iter, pending};
+    use tokio::time::Instant;
+
+    async fn taken(body: Body, declared: Option<usize>) -> Result<usize, (u16, String)> {
+        match in_time(read(body, declared)).await {
+            Ok(bytes) => Ok(bytes.len()),
+            Err(failure) => {
+                let answer = failure.into_response();
+                let status = answer.status().as_u16();
+                let body = to_bytes(answer.into_body(), 10_000).await.unwrap();
+                let error: crate::api::ApiError = serde_json::from_slice(&body).unwrap();
+                Err((status, error.code))
+            }
+        }
+    }
+
+    fn chunks(count: usize) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
+        iter((0..count).map(|_| Ok(Bytes::from_static(&[b' '; 1024]))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_are_bounded_in_length_and_time() {
+        let too_large = || Err((413, "too_large".to_owned()));
+        assert_eq!(taken(Body::from_stream(chunks(512)), None).await, Ok(MAX_BODY));
+        assert_eq!(taken(Body::from_stream(chunks(513)), None).await, too_large());
+        let endless = || Body::from_stream(chunks(100).chain(pending()));
+        assert_eq!(taken(endless(), Some(MAX_REFUSED_BODY + 1)).await, too_large(), "unread");
+        let start = Instant::now();
+        assert_eq!(taken(endless(), None).await, Err((408, "body_timeout".to_owned())));
+        assert_eq!(start.elapsed(), BODY);
+    }
 }
