@@ -27,7 +27,7 @@ fn with_session() -> (Home, Home, Home, Running, Broker) {
     for home in [&ana, &bob, &cy] {
         home.up();
     }
-    let args = ["session", "start", "--name", "agent", "--", "sh", "-c", "echo up; sleep 600"];
+    let args = ["session", "start", "--name", "agent", "--", "sh", "-c", "echo up; exec sleep 600"];
     let session = Running::start(bob.command(&args), None);
     assert_eq!(session.line(), "up");
     for home in [&ana, &cy] {

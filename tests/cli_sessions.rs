@@ -130,7 +130,7 @@ fn mail_to_a_session_that_was_killed_ends_up_at_its_member() {
     let Pair { ana, bob, broker: _broker } = pair();
     ana.up();
     let node = bob.node();
-    let session = Running::start(script(&bob, &["--name", "agent"], "echo up; sleep 600"), None);
+    let session = Running::start(script(&bob, &["--name", "agent"], "echo up; exec sleep 600"), None);
     assert_eq!(session.line(), "up");
     appears(&ana, "agent");
     // Nobody tells the broker: the session is waited for, with its member.

@@ -78,23 +78,28 @@ pub(super) async fn upgrade(stream: BoxStream, base: &BaseUrl, encoding: Encodin
 
 /// What a stream brings next, control messages aside.
 async fn read(ws: &mut Ws, encoding: Encoding) -> Result<Frame, (u16, String)> {
-    loop {
-        let msg = within("a frame", ws.next()).await;
-        return match (msg, encoding) {
-            (Some(Ok(Message::Binary(b))), Encoding::MsgPack) => {
-                Ok(Frame::decode(encoding, &b).unwrap())
+    // The broker's pings come and go within one wait: they are no frames.
+    let msg = within("a frame", async {
+        loop {
+            match ws.next().await {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                msg => return msg,
             }
-            (Some(Ok(Message::Text(t))), Encoding::Json) => {
-                Ok(Frame::decode(encoding, t.as_bytes()).unwrap())
-            }
-            (Some(Ok(Message::Ping(_) | Message::Pong(_))), _) => continue,
-            (Some(Ok(Message::Close(close))), _) => {
-                let close = close.unwrap();
-                Err((close.code.into(), close.reason.to_string()))
-            }
-            (None | Some(Err(_)), _) => Err((0, "cut".into())),
-            (Some(Ok(other)), _) => panic!("the broker answers in kind, not with {other:?}"),
-        };
+        }
+    });
+    match (msg.await, encoding) {
+        (Some(Ok(Message::Binary(b))), Encoding::MsgPack) => {
+            Ok(Frame::decode(encoding, &b).unwrap())
+        }
+        (Some(Ok(Message::Text(t))), Encoding::Json) => {
+            Ok(Frame::decode(encoding, t.as_bytes()).unwrap())
+        }
+        (Some(Ok(Message::Close(close))), _) => {
+            let close = close.unwrap();
+            Err((close.code.into(), close.reason.to_string()))
+        }
+        (None | Some(Err(_)), _) => Err((0, "cut".into())),
+        (Some(Ok(other)), _) => panic!("the broker answers in kind, not with {other:?}"),
     }
 }
 
