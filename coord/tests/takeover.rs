@@ -328,6 +328,7 @@ impl World {
             instance: greeting.body.instance,
             about: About::default(),
             attestation: greeting.attestation.clone(),
+            attested_until: greeting.attested_until,
             features: Vec::new(),
         };
         let (result, effects) = self.presence.attach(attach, now);
@@ -354,12 +355,15 @@ impl World {
     /// What the broker does with a bind on a connection.
     fn bind(&mut self, at: usize, bind: &Bind) {
         let Some((_, member, hello)) = self.conns[at].greeted else { return };
-        let Ok((kind, _)) = check_bind(bind, &hello, &MESH, &member, self.unix()) else { return };
+        let Ok(word) = check_bind(bind, &hello, &MESH, &member, self.unix()) else { return };
+        let kind = word.kind;
         if (0..ACTORS).any(|n| public(n) == bind.key) || !self.delegate(bind.key, member) {
             return;
         }
         let (conn, now) = (self.conns[at].id, self.now());
-        let held = Held { conn, key: bind.key, kind, attestation: bind.attestation.clone() };
+        let attestation = bind.attestation.clone();
+        let attested_until = word.expires_at;
+        let held = Held { conn, key: bind.key, kind, attestation, attested_until };
         let (_, effects) = self.presence.bind(held, now);
         self.carry_out(&effects);
     }

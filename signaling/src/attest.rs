@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::UnixMillis;
-use crate::id::{MeshId, PublicKey, SecretKey};
+use crate::id::{MeshId, PublicKey, SecretKey, check_name};
 use crate::limits::{MAX_ATTESTATION_TTL, SKEW, ms};
 use crate::sign::{SignError, Signed, domains};
 
@@ -47,6 +47,8 @@ pub mod capability {
 
 /// Most words in a list of capabilities.
 pub const MAX_CAPABILITIES: usize = 32;
+/// Longest of them, in bytes.
+pub const MAX_CAPABILITY: usize = 32;
 
 impl Capabilities {
     /// Whether `word`, one of [`capability`], is allowed.
@@ -125,8 +127,12 @@ impl Attestation {
         if a.mesh != *mesh {
             return Err(AttestationError::Malformed("it is for another mesh".into()));
         }
-        if matches!(&a.capabilities, Capabilities::List(words) if words.len() > MAX_CAPABILITIES) {
-            return Err(AttestationError::Malformed("it lists too many capabilities".into()));
+        check_name(&a.name).map_err(|e| AttestationError::Malformed(e.to_string()))?;
+        if let Capabilities::List(words) = &a.capabilities
+            && (words.len() > MAX_CAPABILITIES || words.iter().any(|w| w.len() > MAX_CAPABILITY))
+        {
+            let text = "it lists too many capabilities, or too long ones";
+            return Err(AttestationError::Malformed(text.into()));
         }
         if a.expires_at <= at {
             return Err(AttestationError::Expired);

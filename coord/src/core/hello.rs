@@ -171,7 +171,7 @@ pub fn admit(greeting: &Greeting, known: Known, features: &[&str]) -> Result<(),
 }
 
 /// Checks a further identity: the member vouches for it, and it joins this very hello itself.
-/// Returns what it is and until when.
+/// Returns the member's word.
 ///
 /// # Errors
 /// An error frame without `req`.
@@ -181,7 +181,7 @@ pub fn check_bind(
     mesh: &MeshId,
     member: &PublicKey,
     now: UnixMillis,
-) -> Result<(IdentityKind, UnixMillis), ErrorFrame> {
+) -> Result<Attestation, ErrorFrame> {
     let attestation = Attestation::verify(&bind.attestation, mesh, member, now)
         .map_err(|e| refuse_attestation(&e).error)?;
     if attestation.key != bind.key {
@@ -192,7 +192,7 @@ pub fn check_bind(
                     not enough";
         return Err(ErrorFrame::permanent(code::BAD_SIGNATURE, text));
     }
-    Ok((attestation.kind, attestation.expires_at))
+    Ok(attestation)
 }
 
 #[cfg(test)]

@@ -37,6 +37,10 @@ use meshwire_signaling::{InstanceId, MeshId, PublicKey, UnixMillis};
 pub use admin::{Disconnected, Who};
 pub use lease::{Attached, Restored};
 
+/// Identities of one member that may be there at a time, its own included: each comes and goes before
+/// everybody in the mesh.
+pub const MAX_PER_MEMBER: usize = 64;
+
 /// Numbers connections within one run of the broker.
 pub type ConnId = u64;
 
@@ -57,6 +61,8 @@ struct Held {
     until: u64,
     about: About,
     attestation: Option<Signed>,
+    /// When that is over, in ticks.
+    attested: Option<u64>,
     features: Vec<String>,
 }
 
@@ -119,7 +125,7 @@ pub struct Moved {
 /// Why a connection cannot attach, or an identity not be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The mesh has as many connections as it may have.
+    /// The mesh has as many connections as it may have, or the member as many identities.
     Capacity,
     /// Another instance of the same key is connected.
     OtherInstance,
@@ -148,6 +154,8 @@ pub struct Attach {
     pub about: About,
     /// The member's word for it, for sessions and services.
     pub attestation: Option<Signed>,
+    /// When that is over, Unix milliseconds.
+    pub attested_until: Option<UnixMillis>,
     /// Feature bits of the program behind it.
     pub features: Vec<String>,
 }
@@ -163,6 +171,8 @@ pub struct Bind {
     pub kind: IdentityKind,
     /// The member's word for it.
     pub attestation: Signed,
+    /// When that is over, Unix milliseconds.
+    pub attested_until: UnixMillis,
 }
 
 /// The moment of a call, and what a new lease is to be called.
@@ -187,8 +197,17 @@ pub struct Presence {
     per_mesh: HashMap<MeshId, HashSet<ConnId>>,
     /// The identities of each member, in key order.
     of_member: HashMap<Identity, BTreeSet<PublicKey>>,
+    /// Ends of attestations.
+    attested: BTreeSet<(u64, MeshId, PublicKey)>,
     /// Ends of graces.
     deadlines: BTreeSet<(u64, MeshId, PublicKey)>,
+}
+
+impl Now {
+    /// A moment in Unix milliseconds, in ticks.
+    fn tick_of(&self, at: UnixMillis) -> u64 {
+        self.tick.saturating_add(at.saturating_sub(self.unix))
+    }
 }
 
 impl Presence {
@@ -202,6 +221,7 @@ impl Presence {
             held: HashMap::new(),
             per_mesh: HashMap::new(),
             of_member: HashMap::new(),
+            attested: BTreeSet::new(),
             deadlines: BTreeSet::new(),
         }
     }

@@ -19,7 +19,6 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::limits::MAX_TTL;
 use meshwire_signaling::receipt::Verdict;
@@ -28,7 +27,7 @@ use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMi
 pub use memory::MemoryStore;
 pub use rows::{
     Accepted, Claim, Claimed, DelegateRow, DeliveryRef, InviteRow, LeaseRow, MemberRow,
-    ReceiptPlace, ReceiptRow, SetGroup, Swept, Waiting,
+    ReceiptPlace, ReceiptRow, SetGroup, Swept, Waiting, Vouched,
 };
 pub(crate) use sqlite::MIGRATIONS;
 pub use sqlite::SqliteStore;
@@ -46,6 +45,8 @@ pub const MAX_QUEUE_PER_AUTHOR: usize = 2_000;
 pub const DELEGATE_MEMORY: Duration = MAX_TTL;
 /// How long a silent outbox instance is remembered.
 pub const INSTANCE_MEMORY: Duration = Duration::from_secs(90 * 86_400);
+/// Sessions and services remembered per member, ended ones included.
+pub const MAX_DELEGATES: u32 = 1_000;
 /// Outbox instances remembered per member; older ones are forgotten first.
 pub const MAX_INSTANCES: u32 = 16;
 /// Group leaves remembered per member; older ones are forgotten first.
@@ -205,15 +206,9 @@ pub trait Tx: Send {
     /// Forgets an identity's lease.
     async fn lease_end(&mut self, mesh: &MeshId, key: &PublicKey) -> Result<()>;
     /// Notes a session or service, so that mail to it can be accepted; one that had ended lives
-    /// again. False if the key belongs to another member.
-    async fn delegate(
-        &mut self,
-        mesh: &MeshId,
-        key: &PublicKey,
-        member: &PublicKey,
-        kind: IdentityKind,
-        expires_at: UnixMillis,
-    ) -> Result<bool>;
+    /// again. False if the key belongs to another member, or ended after its member's word was given.
+    /// At most [`MAX_DELEGATES`] of a member are remembered, those that last longest.
+    async fn delegate(&mut self, mesh: &MeshId, key: &PublicKey, word: &Vouched) -> Result<bool>;
     /// Ends a member's session or service: mail to it is refused from now on. False if the member
     /// has none of that key.
     async fn end_delegate(

@@ -207,6 +207,19 @@ pub struct DelegateRow {
     pub expires_at: UnixMillis,
 }
 
+/// A member's word for a session or service, as [`Tx::delegate`](super::Tx::delegate) notes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vouched {
+    /// The member.
+    pub member: PublicKey,
+    /// What it vouches for.
+    pub kind: IdentityKind,
+    /// When it was signed, Unix milliseconds, by the member's clock.
+    pub issued_at: UnixMillis,
+    /// When it ends, Unix milliseconds.
+    pub expires_at: UnixMillis,
+}
+
 /// What became of a group statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetGroup {

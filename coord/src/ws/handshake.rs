@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use meshwire_signaling::attest::IdentityKind;
+use meshwire_signaling::attest::Attestation;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{
     Challenge, ErrorFrame, Features, Frame, FrameError, Hello, HelloAck, HelloAckBody, HelloBody,
@@ -16,6 +16,7 @@ use meshwire_transport::net::random;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
+use super::read::vouched;
 use super::{Socket, leases};
 use crate::core::again;
 use crate::core::hello::{self, Expected, Greeting, Known, Refusal};
@@ -158,7 +159,7 @@ async fn welcome(inner: &Inner, greeting: Greeting) -> Result<Guest, Refusal> {
             return Err(Refusal::new(code::STALE_INSTANCE, text));
         }
         Noted::Foreign => {
-            return Err(Refusal::new(code::FORBIDDEN, "this key belongs to another member"));
+            return Err(Refusal::new(code::FORBIDDEN, "this key belongs to another member, or has ended"));
         }
     }
     let conn = inner.next_conn.fetch_add(1, Ordering::Relaxed);
@@ -173,6 +174,7 @@ async fn welcome(inner: &Inner, greeting: Greeting) -> Result<Guest, Refusal> {
         instance,
         about: about.and_then(|a| codec::from_msgpack(a).ok()).unwrap_or_default(),
         attestation: greeting.attestation,
+        attested_until: greeting.attested_until,
         features: features.take(MAX_FEATURES).cloned().collect(),
     };
     Ok(Guest { attach, body: greeting.body, hello: greeting.hash, member: member_row })
@@ -194,19 +196,20 @@ async fn note(
     member: PublicKey,
     instance: InstanceId,
 ) -> Result<Noted, StoreError> {
-    let (counter, kind) = (greeting.body.counter, greeting.body.kind);
-    let (attested, now) = (greeting.attested_until, inner.net.unix_ms());
+    let counter = greeting.body.counter;
+    let now = inner.net.unix_ms();
+    // `core::hello` has checked it.
+    let word: Option<Attestation> = greeting.attestation.as_ref().and_then(|a| a.peek().ok());
+    let word = word.as_ref().map(vouched);
     inner
         .writer
         .run(move |tx| {
             Box::pin(async move {
-                if kind != IdentityKind::Member {
-                    let until = attested.unwrap_or(now);
-                    let foreign = tx.member(&mesh, &key).await?.is_some()
-                        || !tx.delegate(&mesh, &key, &member, kind, until).await?;
-                    if foreign {
-                        return Ok(Noted::Foreign);
-                    }
+                if let Some(word) = word
+                    && (tx.member(&mesh, &key).await?.is_some()
+                        || !tx.delegate(&mesh, &key, &word).await?)
+                {
+                    return Ok(Noted::Foreign);
                 }
                 if !tx.hello(&mesh, &key, &instance, counter, now).await? {
                     return Ok(Noted::Stale);

@@ -1,5 +1,6 @@
 //! The task behind presence: ends graces in time, and remembers who is there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meshwire_signaling::attest::IdentityKind;
@@ -22,22 +23,29 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Takes up who was there in the broker's last run, whoever comes back in time was never gone.
 pub(crate) async fn restore(inner: &Inner) -> Result<(), StoreError> {
     let rows = inner.store.leases().await?;
+    let members: BTreeSet<_> = rows.iter().map(|row| (row.mesh, row.member)).collect();
+    for (mesh, member) in members {
+        let hidden = inner.store.member(&mesh, &member).await?.is_some_and(|m| m.hidden);
+        inner.registry.set_hidden(&mesh, &member, hidden);
+    }
     inner.registry.restore(rows, inner.tick());
     Ok(())
 }
 
 /// Runs until `stop` or its sender's end; what has changed by then is remembered.
 pub(crate) async fn run(inner: Arc<Inner>, mut stop: oneshot::Receiver<()>) {
-    let mut waiting = Vec::new();
+    // The last word on each identity: whatever came before it need not be written.
+    let mut waiting = BTreeMap::new();
     loop {
         let (next, ops) = inner.registry.poll(&inner);
-        waiting.extend(ops);
+        waiting.extend(ops.into_iter().map(|op| (op.identity(), op)));
         let leases = i64::try_from(inner.registry.in_grace()).unwrap_or(i64::MAX);
         inner.metrics.in_grace.set(leases);
         let mut wait = next.map(|at| Duration::from_millis(at.saturating_sub(inner.tick())));
         if !waiting.is_empty() {
-            waiting = remember(&inner, waiting).await;
-            if !waiting.is_empty() {
+            if remember(&inner, waiting.values().cloned().collect()).await {
+                waiting.clear();
+            } else {
                 wait = Some(wait.unwrap_or(RETRY).min(RETRY));
             }
         }
@@ -53,21 +61,19 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: oneshot::Receiver<()>) {
             _ = &mut stop => break,
         }
     }
-    waiting.extend(inner.registry.poll(&inner).1);
+    waiting.extend(inner.registry.poll(&inner).1.into_iter().map(|op| (op.identity(), op)));
     if !waiting.is_empty() {
-        drop(remember(&inner, waiting).await);
+        remember(&inner, waiting.into_values().collect()).await;
     }
 }
 
-/// Writes what has changed; gives back what could not be written.
-async fn remember(inner: &Inner, ops: Vec<LeaseOp>) -> Vec<LeaseOp> {
-    let ops = Arc::new(ops);
-    let job = ops.clone();
+/// Writes what has changed; whether that could be done.
+async fn remember(inner: &Inner, ops: Vec<LeaseOp>) -> bool {
     let written = inner
         .writer
         .run(move |tx| {
             Box::pin(async move {
-                for op in job.iter() {
+                for op in &ops {
                     match op {
                         LeaseOp::Put(row) => tx.lease_put(row).await?,
                         LeaseOp::End(mesh, key) => tx.lease_end(mesh, key).await?,
@@ -77,13 +83,10 @@ async fn remember(inner: &Inner, ops: Vec<LeaseOp>) -> Vec<LeaseOp> {
             })
         })
         .await;
-    match written {
-        Ok(()) => Vec::new(),
-        Err(e) => {
-            tracing::error!(error = %e, "who is there could not be remembered");
-            Arc::into_inner(ops).unwrap_or_default()
-        }
+    if let Err(e) = &written {
+        tracing::error!(error = %e, "who is there could not be remembered");
     }
+    written.is_ok()
 }
 
 /// What the ack says of a connection's lease.

@@ -189,6 +189,12 @@ pub(crate) async fn run(
         }
     };
     leases::note_resume(&inner, &guest.body, &attached);
+    if conn.kind != IdentityKind::Member
+        && let Some(member) = inner.registry.holder(&conn.mesh, &conn.member)
+    {
+        // If it had ended, it lives again: its mail is its own.
+        member.orphans_waiting();
+    }
     if !handshake::acknowledge(&inner, &mut socket, encoding, &guest, &attached).await {
         leave(&conn).await;
         return;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use meshwire_signaling::envelope::StateHead;
-use meshwire_signaling::frame::{Frame, ListPeers, PeerInfo, Peers};
+use meshwire_signaling::frame::{Frame, ListPeers, PeerInfo, Peers, PresenceInfo};
 use meshwire_signaling::limits::MAX_PEERS_PAGE;
 use meshwire_signaling::sign::Signed;
 use meshwire_signaling::{MeshId, PublicKey, codec};
@@ -16,6 +16,10 @@ use crate::store::{MemberRow, StoreError};
 /// Bytes of one page of peers, before encoding: with base64 and the rest it stays below a frame's
 /// limit.
 const PAGE_BYTES: usize = 128 * 1024;
+
+/// Bytes of one member's presences, of which there are at most
+/// [`MAX_PER_MEMBER`](crate::core::presence::MAX_PER_MEMBER).
+const PRESENCE_BYTES: usize = 64 * 1024;
 
 /// Answers with one page of members.
 pub(super) async fn list(conn: &Shared, ask: &ListPeers) -> Frame {
@@ -86,6 +90,20 @@ fn peer(inner: &Inner, row: MemberRow, groups: &[Signed], reader: &PublicKey) ->
     peer.online = inner.registry.online(&row.mesh, &row.key);
     peer.since = row.seen_at;
     peer.about = row.about.and_then(|a| codec::from_msgpack(&a).ok()).unwrap_or_default();
-    peer.presences = inner.registry.presences(&row.mesh, &row.key);
+    peer.presences = bounded(inner.registry.presences(&row.mesh, &row.key));
     Some(peer)
+}
+
+/// As many presences as fit: what one member says must not fill a frame. Profiles go first.
+fn bounded(mut presences: Vec<PresenceInfo>) -> Vec<PresenceInfo> {
+    let size = |p: &PresenceInfo| codec::to_msgpack(p).len();
+    if presences.iter().map(size).sum::<usize>() > PRESENCE_BYTES {
+        presences.iter_mut().for_each(|p| p.about.profile = None);
+    }
+    let mut bytes = 0;
+    presences.retain(|p| {
+        bytes += size(p);
+        bytes <= PRESENCE_BYTES
+    });
+    presences
 }

@@ -92,7 +92,8 @@ async fn round(
         }
     }
     // What waits for the member's ended sessions is its node's to answer.
-    let orphans = conn.orphans().clone();
+    let mut orphans = conn.orphans().clone();
+    orphans.retain(|key| !conn.inner.registry.connected(&conn.mesh, key));
     let identities: Vec<PublicKey> = identities.into_iter().chain(orphans).collect();
     let now = conn.tick();
     let room = conn.window().room(now);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
-use meshwire_signaling::attest::IdentityKind;
+use meshwire_signaling::attest::{Attestation, IdentityKind};
 use meshwire_signaling::codec::{self, Encoding};
 use meshwire_signaling::frame::{
     Accepted, Bind, Bound, ClientAck, ClientNack, Disconnect, ErrorFrame, Frame, FrameError,
@@ -26,18 +26,16 @@ use crate::core::accept::{self, Author, Recipients};
 use crate::core::again;
 use crate::core::batch::too_many;
 use crate::core::hello::check_bind;
-use crate::core::presence::Bind as Held;
+use crate::core::presence::{Bind as Held, MAX_PER_MEMBER, Refused};
 use crate::http::invites;
 use crate::metrics::Reason;
-use crate::store::DeliveryRef;
+use crate::store::{DeliveryRef, Vouched};
 
 /// Undecodable frames after which a connection is closed: a broken client, or a probing one.
 const MAX_MALFORMED: u32 = 32;
-/// Identities of one connection: each comes and goes before everybody in the mesh.
-const MAX_IDENTITIES: usize = 64;
 
 /// Wraps of a group send that count as one request.
-const WRAPS_PER_TOKEN: u64 = 50;
+const WRAPS_PER_TOKEN: u64 = 20;
 
 type Due = mpsc::Sender<Completion>;
 
@@ -251,6 +249,13 @@ async fn send(conn: &Shared, mut send: Send, due: &Due) -> Option<Frame> {
     let price = 1 + send.envelope.wraps.len() as u64 / WRAPS_PER_TOKEN;
     let mut paid = charged(conn, price);
     if send.batch.is_some() {
+        // Nothing is gathered for others.
+        let author = send.envelope.header().map(|h| h.from.key);
+        if !author.is_ok_and(|key| inner.registry.speaks_for(conn.id, &key)) {
+            let text = "the envelope's author is none of this connection's identities";
+            let error = ErrorFrame::permanent(code::NOT_YOURS, text);
+            return Some(refused(conn, error.to_req(Some(req))));
+        }
         let whole = paid.and_then(|()| conn.batches().add(send));
         paid = Ok(());
         send = match whole {
@@ -347,18 +352,30 @@ async fn answer(
     let _ = due.send(Completion::Answer { delivery, verdict, receipt, pending }).await;
 }
 
-fn delivery(
+/// The delivery that a connection answers for `by`.
+async fn delivery(
     conn: &Shared,
     author: PublicKey,
     id: meshwire_signaling::EnvelopeId,
     by: PublicKey,
 ) -> Result<DeliveryRef, ErrorFrame> {
-    // For its ended sessions a member answers.
-    if conn.inner.registry.speaks_for(conn.id, &by) || conn.orphans().contains(&by) {
+    let known = conn.inner.registry.speaks_for(conn.id, &by) || conn.orphans().contains(&by);
+    if known || ended(conn, &by).await {
         return Ok(DeliveryRef { mesh: conn.mesh, author, id, recipient: by });
     }
     let text = "the receipt's key is none of this connection's identities";
     Err(ErrorFrame { id: Some(id), ..ErrorFrame::permanent(code::NOT_YOURS, text) })
+}
+
+/// Whether `key` was a session or service of the connection's member, which answers for it now: also
+/// for what was pushed before its end, which the pump does not know of as an orphan's.
+async fn ended(conn: &Shared, key: &PublicKey) -> bool {
+    let inner = &conn.inner;
+    conn.kind == IdentityKind::Member
+        && inner.take_answer(conn.mesh, conn.member)
+        && inner.store.delegate(&conn.mesh, key).await.is_ok_and(|row| {
+            row.is_some_and(|d| d.member == conn.member && d.expires_at <= inner.net.unix_ms())
+        })
 }
 
 async fn client_ack(conn: &Shared, ack: ClientAck, due: &Due) -> Option<Frame> {
@@ -366,7 +383,7 @@ async fn client_ack(conn: &Shared, ack: ClientAck, due: &Due) -> Option<Frame> {
         let text = "a client_ack carries a plain `delivered`; use client_nack for the rest";
         return Some(ErrorFrame::permanent(code::MALFORMED, text).into());
     }
-    match delivery(conn, ack.from, ack.id, ack.receipt.by) {
+    match delivery(conn, ack.from, ack.id, ack.receipt.by).await {
         Err(error) => Some(error.into()),
         Ok(d) => {
             answer(conn, d, Verdict::Delivered, Some(ack.receipt), due).await;
@@ -389,7 +406,7 @@ fn unfit(conn: &Shared, receipt: &Receipt, by: &PublicKey) -> Option<&'static st
 }
 
 async fn client_nack(conn: &Shared, nack: ClientNack, due: &Due) -> Option<Frame> {
-    let d = match delivery(conn, nack.from, nack.id, nack.by) {
+    let d = match delivery(conn, nack.from, nack.id, nack.by).await {
         Err(error) => return Some(error.into()),
         Ok(d) => d,
     };
@@ -416,16 +433,12 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
     let inner = &conn.inner;
     let now = inner.net.unix_ms();
     let req = Some(bind.req);
-    let (kind, until) = match check_bind(&bind, &conn.hello, &conn.mesh, &conn.member, now) {
+    let word = match check_bind(&bind, &conn.hello, &conn.mesh, &conn.member, now) {
         Ok(checked) => checked,
         Err(error) => return error.to_req(req).into(),
     };
-    let (mesh, key, member) = (conn.mesh, bind.key, conn.member);
-    let bound = inner.registry.identities(conn.id);
-    if bound.len() >= MAX_IDENTITIES && !bound.contains(&key) {
-        let text = format!("one connection speaks for at most {MAX_IDENTITIES} identities");
-        return ErrorFrame::permanent(code::CAPACITY, text).to_req(req).into();
-    }
+    let (mesh, key, kind) = (conn.mesh, bind.key, word.kind);
+    let vouched = vouched(&word);
     let noted = inner
         .writer
         .run(move |tx| {
@@ -434,18 +447,25 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
                 if tx.member(&mesh, &key).await?.is_some() {
                     return Ok(false);
                 }
-                tx.delegate(&mesh, &key, &member, kind, until).await
+                tx.delegate(&mesh, &key, &vouched).await
             })
         })
         .await;
     match noted {
         Ok(true) => {
             let attestation = bind.attestation;
-            let held = Held { conn: conn.id, key, kind, attestation };
+            let attested_until = vouched.expires_at;
+            let held = Held { conn: conn.id, key, kind, attestation, attested_until };
             match inner.registry.bind(held, inner) {
                 Ok(bound) => {
                     conn.handle.receipts_waiting();
+                    // If it had ended, it lives again: its mail is its own.
+                    conn.handle.orphans_waiting();
                     Bound { req: bind.req, key, resumed: bound.resumed }.into()
+                }
+                Err(Refused::Capacity) => {
+                    let text = format!("a member has at most {MAX_PER_MEMBER} identities at a time");
+                    ErrorFrame::transient(code::CAPACITY, text, again::FULL).to_req(req).into()
                 }
                 Err(_) => foreign(req),
             }
@@ -456,6 +476,12 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
 }
 
 fn foreign(req: Option<u64>) -> Frame {
-    let text = "this key belongs to another member";
+    let text = "this key belongs to another member, or has ended since its member vouched for it";
     ErrorFrame::permanent(code::FORBIDDEN, text).to_req(req).into()
+}
+
+/// A member's word as the store notes it.
+pub(super) fn vouched(word: &Attestation) -> Vouched {
+    let Attestation { member, kind, issued_at, expires_at, .. } = *word;
+    Vouched { member, kind, issued_at, expires_at }
 }

@@ -25,12 +25,22 @@ use crate::serve::Inner;
 use crate::store::{LeaseRow, MemberRow};
 
 /// A change to what is remembered of who is there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum LeaseOp {
     /// It came, or says something else of itself.
     Put(Box<LeaseRow>),
     /// It went.
     End(MeshId, PublicKey),
+}
+
+impl LeaseOp {
+    /// Whom it is about.
+    pub(super) fn identity(&self) -> Identity {
+        match self {
+            Self::Put(row) => (row.mesh, row.key),
+            Self::End(mesh, key) => (*mesh, *key),
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -96,9 +106,8 @@ impl Registry {
         let (conn, mesh, of) = (attach.conn, attach.mesh, attach.member);
         let mut state = self.state();
         if member.hidden {
+            // Only hiding is taken from what was read before: showing itself is said once it is so.
             state.hidden.insert((mesh, of));
-        } else {
-            state.hidden.remove(&(mesh, of));
         }
         let (result, effects) = state.presence.attach(attach, now(inner));
         if result.is_ok() {
@@ -294,7 +303,8 @@ fn now(inner: &Inner) -> Now {
 fn refusal(refused: Refused) -> Refusal {
     match refused {
         Refused::Capacity => {
-            let text = "this mesh has as many connections as the broker allows";
+            let text = "this mesh has as many connections, or this member as many identities, as \
+                        the broker allows";
             let error = ErrorFrame::transient(code::CAPACITY, text, again::FULL);
             Refusal { error, close: close::TRY_LATER }
         }

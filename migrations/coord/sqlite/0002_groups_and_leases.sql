@@ -33,6 +33,8 @@ CREATE TABLE leases (
     PRIMARY KEY (mesh, key)
 ) WITHOUT ROWID;
 
+-- When a session or service was last ended: its member's word from before that counts no more.
+ALTER TABLE delegates ADD COLUMN ended_at INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX delegates_of_member ON delegates (mesh, member, expires_at);
 
 -- For mail by sessions and services: the attestation that it was accepted with.

@@ -4,7 +4,10 @@ use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::{UnboundReason, close};
 use meshwire_signaling::{InstanceId, MeshId, PublicKey, UnixMillis};
 
-use super::{Attach, Bind, Conn, ConnId, Effect, Held, Identity, Moved, Now, Presence, Refused};
+use super::{
+    Attach, Bind, Conn, ConnId, Effect, Held, Identity, MAX_PER_MEMBER, Moved, Now, Presence,
+    Refused,
+};
 
 /// A connection's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,10 @@ impl Presence {
             }
             Some(_) => {}
             None if self.is_full(&a.mesh) => return (Err(Refused::Capacity), effects),
+            // A member itself always has a place beside its sessions.
+            None if a.key != a.member && self.full(&a.mesh, &a.member) => {
+                return (Err(Refused::Capacity), effects);
+            }
             None => {}
         }
         let conn = Conn {
@@ -70,6 +77,7 @@ impl Presence {
                 until: 0,
                 about: a.about,
                 attestation: a.attestation,
+                attested: a.attested_until.map(|at| now.tick_of(at)),
                 features: a.features,
             },
         );
@@ -99,6 +107,7 @@ impl Presence {
                 let old = *old;
                 effects.push(self.take_away(old, &b.key));
             }
+            None if self.full(&identity.0, &member) => return (Err(Refused::Capacity), effects),
             _ => {}
         }
         if let Some(c) = self.conns.get_mut(&b.conn)
@@ -118,6 +127,7 @@ impl Presence {
                 until: 0,
                 about: Default::default(),
                 attestation: Some(b.attestation),
+                attested: Some(now.tick_of(b.attested_until)),
                 features,
             },
         );
@@ -127,11 +137,21 @@ impl Presence {
         (Ok(bound), effects)
     }
 
+    /// Whether a member has as many identities as it may have.
+    fn full(&self, mesh: &MeshId, member: &PublicKey) -> bool {
+        let theirs = self.of_member.get(&(*mesh, *member));
+        theirs.is_some_and(|keys| keys.len() >= MAX_PER_MEMBER)
+    }
+
     /// Puts an identity in its connection's hands. What is there keeps its lease, age and words.
     fn take(&mut self, identity: Identity, fresh: Held) -> Attached {
+        let attested = fresh.attested.map(|at| (at, identity.0, identity.1));
         let resumed = match self.held.get_mut(&identity) {
             Some(h) => {
                 self.deadlines.remove(&(h.until, identity.0, identity.1));
+                if let Some(at) = h.attested {
+                    self.attested.remove(&(at, identity.0, identity.1));
+                }
                 let (lease, since) = (h.lease, h.since);
                 let about = std::mem::take(&mut h.about);
                 *h = Held { lease, since, about, ..fresh };
@@ -144,6 +164,7 @@ impl Presence {
                 false
             }
         };
+        self.attested.extend(attested);
         let h = self.held.get(&identity);
         let (lease, since) = h.map_or((InstanceId([0; 16]), 0), |h| (h.lease, h.since));
         Attached { lease, since, resumed }
@@ -210,6 +231,9 @@ impl Presence {
     pub(super) fn end(&mut self, identity: &Identity) -> Option<Effect> {
         let h = self.held.remove(identity)?;
         self.deadlines.remove(&(h.until, identity.0, identity.1));
+        if let Some(at) = h.attested {
+            self.attested.remove(&(at, identity.0, identity.1));
+        }
         if let Some(c) = h.holder.and_then(|conn| self.conns.get_mut(&conn)) {
             c.identities.retain(|k| *k != identity.1);
         }
@@ -223,9 +247,26 @@ impl Presence {
         Some(Effect::Left(moved(*identity, h.member, h.kind)))
     }
 
-    /// Ends the graces that are over.
+    /// Ends the graces and the attestations that are over.
     pub fn poll(&mut self, tick: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
+        while let Some(&(until, mesh, key)) = self.attested.first()
+            && until <= tick
+        {
+            self.attested.pop_first();
+            let held = self.held.get(&(mesh, key));
+            if let Some(conn) = held.and_then(|h| h.holder) {
+                let own = self.conns.get(&conn).is_some_and(|c| c.key == key);
+                effects.push(match own {
+                    true => {
+                        let (code, reason) = (close::REFUSED, "attestation_expired");
+                        Effect::Close { conn, code, reason }
+                    }
+                    false => Effect::Unbound { conn, key, reason: UnboundReason::Expired },
+                });
+            }
+            effects.extend(self.end(&(mesh, key)));
+        }
         while let Some(&(until, mesh, key)) = self.deadlines.first()
             && until <= tick
         {
@@ -238,7 +279,8 @@ impl Presence {
     /// When [`Self::poll`] has something to do, in ticks.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.deadlines.first().map(|d| d.0)
+        let ends = self.deadlines.first().into_iter().chain(self.attested.first());
+        ends.map(|d| d.0).min()
     }
 
     /// Takes up a presence of the broker's last run: it is waited for as if it had just been heard.
@@ -253,6 +295,8 @@ impl Presence {
             until: 0,
             about: std::mem::take(&mut lease.about),
             attestation: lease.attestation.take(),
+            // Whoever comes back shows a fresh one; nobody waits longer than the grace.
+            attested: None,
             features: std::mem::take(&mut lease.features),
         };
         self.take((mesh, key), held);

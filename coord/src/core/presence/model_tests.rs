@@ -93,7 +93,7 @@ proptest! {
                     let attach = Attach {
                         conn: next, mesh: MESH, member: key(member), key: key(member),
                         kind: IdentityKind::Member, instance: InstanceId([instance; 16]),
-                        about: About::default(), attestation: None, features: vec![],
+                        about: About::default(), attestation: None, attested_until: None, features: vec![],
                     };
                     let before = p.holder(&MESH, &key(member));
                     let (result, effects) = p.attach(attach, now);
@@ -111,7 +111,7 @@ proptest! {
                     let attach = Attach {
                         conn: next, mesh: MESH, member: key(claims), key: key(session),
                         kind: IdentityKind::Session, instance: InstanceId([0; 16]),
-                        about: About::default(), attestation: None, features: vec![],
+                        about: About::default(), attestation: None, attested_until: None, features: vec![],
                     };
                     let known = p.is_there(&MESH, &key(session));
                     if claims != owner(session) && !known {
@@ -143,7 +143,7 @@ proptest! {
                         sig: meshwire_signaling::Signature([0; 64]),
                     };
                     let bind = Bind {
-                        conn, key: key(session), kind: IdentityKind::Session, attestation: word,
+                        conn, key: key(session), kind: IdentityKind::Session, attestation: word, attested_until: 1 << 50,
                     };
                     let (result, effects) = p.bind(bind, now);
                     prop_assert_eq!(result.is_ok(), member == owner(session));

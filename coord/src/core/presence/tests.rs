@@ -4,6 +4,8 @@ use meshwire_signaling::frame::close;
 
 const MESH: MeshId = MeshId([1; 32]);
 const GRACE: u64 = 90_000;
+/// When attestations here are over, Unix milliseconds; the tests start at 1,000,000.
+const HOUR: u64 = 4_600_000;
 
 fn presence(max: usize) -> Presence {
     Presence::new(max, GRACE)
@@ -27,6 +29,7 @@ fn at(conn: ConnId, member: u8, instance: u8) -> Attach {
         instance: InstanceId([instance; 16]),
         about: About::default(),
         attestation: None,
+        attested_until: None,
         features: Vec::new(),
     }
 }
@@ -34,7 +37,9 @@ fn at(conn: ConnId, member: u8, instance: u8) -> Attach {
 /// A session with a socket of its own.
 fn own(conn: ConnId, member: u8, session: u8) -> Attach {
     let kind = IdentityKind::Session;
-    Attach { key: key(session), kind, attestation: Some(word()), ..at(conn, member, 1) }
+    let attested_until = Some(HOUR);
+    let attestation = Some(word());
+    Attach { key: key(session), kind, attestation, attested_until, ..at(conn, member, 1) }
 }
 
 fn word() -> Signed {
@@ -43,7 +48,8 @@ fn word() -> Signed {
 }
 
 fn session(conn: ConnId, n: u8) -> Bind {
-    Bind { conn, key: key(n), kind: IdentityKind::Session, attestation: word() }
+    let kind = IdentityKind::Session;
+    Bind { conn, key: key(n), kind, attestation: word(), attested_until: HOUR }
 }
 
 fn of(member: u8, n: u8) -> Moved {
@@ -95,7 +101,7 @@ fn coming_back_in_time_is_silent_and_keeps_age_words_and_lease() {
     assert_eq!(p.about(&MESH, &key(5)), Some(&about));
     let presences = p.presences(&MESH, &key(1));
     assert_eq!(presences.iter().map(|i| i.since).collect::<Vec<_>>(), [1_000_000, 1_000_005]);
-    assert_eq!((p.poll(1 << 40), p.next_deadline()), (vec![], None));
+    assert_eq!((p.poll(3_000_000), p.next_deadline()), (vec![], Some(3_600_000)));
 }
 
 #[test]
@@ -108,7 +114,7 @@ fn the_same_instance_replaces_silently_with_all_it_has() {
     assert_eq!(p.bind(session(2, 5), now(1)).1, vec![], "a session moves over silently too");
     assert_eq!(p.detach(1, 0), vec![], "the old socket's end changes nothing");
     assert_eq!(p.holder(&MESH, &key(1)), Some(2));
-    assert_eq!(p.poll(1 << 40), vec![]);
+    assert_eq!(p.poll(3_000_000), vec![]);
 }
 
 #[test]
@@ -204,6 +210,41 @@ fn a_restored_lease_is_waited_for() {
     assert_eq!(next_run.next_deadline(), Some(90_005));
     assert_eq!(coming(&mut next_run, at(1, 1, 1), 90_004), (true, vec![]));
     assert_eq!(next_run.poll(1 << 40), vec![]);
+}
+
+#[test]
+fn an_attestation_that_is_over_ends_the_session() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    p.bind(session(1, 5), now(0)).0.unwrap();
+    coming(&mut p, own(2, 1, 6), 0);
+    assert_eq!(p.next_deadline(), Some(3_600_000));
+    assert_eq!(p.poll(3_599_999), vec![]);
+    let later = Bind { attested_until: HOUR + 1_000, ..session(1, 5) };
+    assert!(p.bind(later, now(10)).0.unwrap().resumed, "renewed");
+    let over = closed(2, close::REFUSED, "attestation_expired");
+    assert_eq!(p.poll(3_600_000), vec![over, left(1, 6)]);
+    let unbound = Effect::Unbound { conn: 1, key: key(5), reason: UnboundReason::Expired };
+    assert_eq!(p.poll(3_601_000), vec![unbound, left(1, 5)]);
+    assert_eq!((p.next_deadline(), p.holder(&MESH, &key(1))), (None, Some(1)));
+}
+
+#[test]
+fn a_member_has_a_bounded_number_of_identities_also_over_reconnects() {
+    let mut p = presence(10);
+    coming(&mut p, at(1, 1, 1), 0);
+    let fresh = |n: u8| Bind { key: PublicKey([n; 32]), ..session(1, n) };
+    for n in 100..163 {
+        p.bind(fresh(n), now(0)).0.unwrap();
+    }
+    assert_eq!(p.bind(fresh(200), now(0)).0, Err(Refused::Capacity));
+    coming(&mut p, at(2, 1, 1), 1);
+    let again = Bind { conn: 2, ..fresh(200) };
+    assert_eq!(p.bind(again.clone(), now(1)).0, Err(Refused::Capacity), "those in grace count");
+    assert!(p.bind(Bind { conn: 2, ..fresh(100) }, now(1)).0.is_ok(), "what is there comes back");
+    assert_eq!(p.attach(own(3, 1, 201), now(1)).0, Err(Refused::Capacity));
+    p.poll(1 << 40);
+    assert!(p.bind(again, now(1 << 40)).0.is_ok());
 }
 
 /// Every row of the table in `admin`, by connection, binding and grace.

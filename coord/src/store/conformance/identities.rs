@@ -7,10 +7,10 @@ use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, InstanceId, MeshId};
 
 use super::{
-    MESH, NEW, NOW, accept, answer, claim, claim_of, delegate_of, delivery, found, key, plan,
+    MESH, NEW, NOW, accept, answer, claim, claim_of, delegate_of, delivery, found, key, plan, vouched,
 };
 use crate::core::accept::Plan;
-use crate::store::{Accepted, DelegateRow, LeaseRow, Store};
+use crate::store::{Accepted, DelegateRow, LeaseRow, Store, Vouched};
 
 /// What a member says of itself stays until it says otherwise.
 pub async fn about(store: Arc<dyn Store>) {
@@ -59,7 +59,7 @@ pub async fn delegates(store: Arc<dyn Store>) {
     found(s).await;
     let bind = async |n: u8, kind: IdentityKind, until: u64| {
         let mut tx = s.begin().await.unwrap();
-        assert!(tx.delegate(&MESH, &key(n), &key(2), kind, until).await.unwrap());
+        assert!(tx.delegate(&MESH, &key(n), &vouched(2, kind, until)).await.unwrap());
         tx.commit().await.unwrap();
     };
     let end = async |n: u8, member: u8, now: u64| {
@@ -91,7 +91,11 @@ pub async fn delegates(store: Arc<dyn Store>) {
     assert_eq!(ended(2, NOW + 10).await, vec![key(50), key(51)]);
     assert!(ended(3, NOW + 10).await.is_empty());
     assert!(ended(2, NOW + 100_000).await.is_empty(), "the mail has expired");
-    bind(50, IdentityKind::Session, NOW + 500).await;
+    let mut tx = s.begin().await.unwrap();
+    let again = |issued_at| Vouched { issued_at, ..vouched(2, IdentityKind::Session, NOW + 500) };
+    assert!(!tx.delegate(&MESH, &key(50), &again(NOW + 9)).await.unwrap(), "a word from before");
+    assert!(tx.delegate(&MESH, &key(50), &again(NOW + 10)).await.unwrap());
+    tx.commit().await.unwrap();
     assert!(ended(2, NOW).await.is_empty(), "it lives again");
     assert_eq!(accept(s, &to(50, 4)).await, NEW);
     for id in [1, 3, 4] {
@@ -113,7 +117,7 @@ pub async fn mail_by_and_to_sessions(store: Arc<dyn Store>) {
     assert_eq!(shown.collect::<Vec<_>>(), expected);
     let mut tx = s.begin().await.unwrap();
     let (session, until) = (IdentityKind::Session, NOW + 10);
-    assert!(tx.delegate(&MESH, &key(60), &key(2), session, until).await.unwrap());
+    assert!(tx.delegate(&MESH, &key(60), &vouched(2, session, until)).await.unwrap());
     let to = Plan { to: delegate_of(60), id: EnvelopeId::new(9, 0), ..plan(3, 0, 9) };
     assert_eq!(tx.accept(&to, NOW).await.unwrap(), NEW);
     assert!(tx.answer(&delivery(3, 60, 9), Verdict::Gone, Some(b"gone")).await.unwrap());

@@ -10,7 +10,7 @@ use meshwire_signaling::{EnvelopeId, Hash};
 
 use super::{
     LEASE, MESH, NEW, NOW, accept, answer, claim, claim_of, delegate_of, delivery, found, ids, key,
-    plan,
+    plan, vouched,
 };
 use crate::core::accept::Plan;
 use crate::store::{Accepted, Claim, MAX_QUEUE, MAX_QUEUE_PER_AUTHOR, Store};
@@ -33,8 +33,8 @@ pub async fn accepts(store: Arc<dyn Store>) {
     assert_eq!(accept(s, &to_session).await, Accepted::UnknownTarget);
     let mut tx = s.begin().await.unwrap();
     let session = IdentityKind::Session;
-    assert!(tx.delegate(&MESH, &key(50), &key(2), session, NOW + 10).await.unwrap());
-    assert!(!tx.delegate(&MESH, &key(50), &key(3), session, NOW + 99).await.unwrap(), "stolen");
+    assert!(tx.delegate(&MESH, &key(50), &vouched(2, session, NOW + 10)).await.unwrap());
+    assert!(!tx.delegate(&MESH, &key(50), &vouched(3, session, NOW + 99)).await.unwrap(), "stolen");
     tx.commit().await.unwrap();
     assert_eq!(accept(s, &to_session).await, NEW);
     let mut tx = s.begin().await.unwrap();

@@ -68,6 +68,8 @@ struct State {
     meshes: HashMap<MeshId, String>,
     instances: HashMap<(MeshId, PublicKey), Vec<(InstanceId, u64)>>,
     delegates: BTreeMap<(MeshId, PublicKey), DelegateRow>,
+    /// When delegates were last ended.
+    ended_at: BTreeMap<(MeshId, PublicKey), UnixMillis>,
     leases: BTreeMap<(MeshId, PublicKey), LeaseRow>,
     /// By member, then by group.
     words: BTreeMap<(MeshId, PublicKey), BTreeMap<String, Word>>,

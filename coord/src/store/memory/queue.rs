@@ -257,6 +257,8 @@ impl State {
             }
         }
         self.delegates.retain(|_, d| d.expires_at > now.saturating_sub(ms(DELEGATE_MEMORY)));
+        let delegates = &self.delegates;
+        self.ended_at.retain(|slot, _| delegates.contains_key(slot));
         swept
     }
 }

@@ -1,7 +1,6 @@
 //! The one write transaction. Its operations cannot fail, and are not undone.
 
 use async_trait::async_trait;
-use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::limits::MAX_GROUPS;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{InstanceId, MeshId, PublicKey, UnixMillis};
@@ -11,8 +10,8 @@ use super::{State, Word};
 use crate::core::accept::Plan;
 use crate::core::presence::ConnId;
 use crate::store::{
-    Accepted, Claim, Claimed, DelegateRow, DeliveryRef, InviteRow, LeaseRow, MAX_INSTANCES,
-    MAX_LEAVES, MemberRow, Result, SetGroup, Swept, Tx,
+    Accepted, Claim, Claimed, DelegateRow, DeliveryRef, InviteRow, LeaseRow, MAX_DELEGATES, MAX_INSTANCES,
+    MAX_LEAVES, MemberRow, Result, SetGroup, Swept, Tx, Vouched,
 };
 
 pub(super) struct MemoryTx(pub(super) OwnedMutexGuard<State>);
@@ -127,19 +126,16 @@ impl Tx for MemoryTx {
         Ok(())
     }
 
-    async fn delegate(
-        &mut self,
-        mesh: &MeshId,
-        key: &PublicKey,
-        member: &PublicKey,
-        kind: IdentityKind,
-        expires_at: UnixMillis,
-    ) -> Result<bool> {
-        let slot = (*mesh, *key);
-        if self.0.delegates.get(&slot).is_some_and(|d| d.member != *member) {
+    async fn delegate(&mut self, mesh: &MeshId, key: &PublicKey, word: &Vouched) -> Result<bool> {
+        let (slot, member) = ((*mesh, *key), word.member);
+        let ended = self.0.ended_at.get(&slot).copied().unwrap_or(0);
+        let other = self.0.delegates.get(&slot).is_some_and(|d| d.member != member);
+        if other || ended >= word.issued_at {
             return Ok(false);
         }
-        self.0.delegates.insert(slot, DelegateRow { member: *member, kind, expires_at });
+        let row = DelegateRow { member, kind: word.kind, expires_at: word.expires_at };
+        self.0.delegates.insert(slot, row);
+        self.0.forget_delegates(mesh, &member, key);
         Ok(true)
     }
 
@@ -153,6 +149,7 @@ impl Tx for MemoryTx {
         let theirs = self.0.delegates.get_mut(&(*mesh, *key)).filter(|d| d.member == *member);
         let Some(delegate) = theirs else { return Ok(false) };
         delegate.expires_at = delegate.expires_at.min(now);
+        self.0.ended_at.insert((*mesh, *key), now);
         Ok(true)
     }
 
@@ -240,5 +237,19 @@ impl Tx for MemoryTx {
 
     async fn commit(self: Box<Self>) -> Result<()> {
         Ok(())
+    }
+}
+
+impl State {
+    /// Keeps those of a member's sessions and services that last longest, `fresh` among equals.
+    fn forget_delegates(&mut self, mesh: &MeshId, member: &PublicKey, fresh: &PublicKey) {
+        let theirs = self.delegates.iter().filter(|((m, _), d)| m == mesh && d.member == *member);
+        let mut keys: Vec<_> = theirs.map(|((_, k), d)| (d.expires_at, k == fresh, *k)).collect();
+        keys.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, _, key) in keys.into_iter().skip(MAX_DELEGATES as usize) {
+            self.delegates.remove(&(*mesh, key));
+            self.ended_at.remove(&(*mesh, key));
+            self.instances.remove(&(*mesh, key));
+        }
     }
 }

@@ -1,11 +1,10 @@
 //! Leases, and the sessions and services that were bound.
 
-use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
-use sqlx::{Sqlite, SqliteConnection, SqliteExecutor, SqlitePool};
+use sqlx::{Row as _, Sqlite, SqliteConnection, SqliteExecutor, SqlitePool};
 
 use super::rows::{delegate_row, int, key, kind_word};
-use crate::store::{DelegateRow, LeaseRow, MAX_ENDED, Result};
+use crate::store::{DelegateRow, LeaseRow, MAX_DELEGATES, MAX_ENDED, Result, Vouched};
 
 pub(super) async fn put(db: &mut SqliteConnection, row: &LeaseRow) -> Result<()> {
     sqlx::query(
@@ -41,23 +40,45 @@ pub(super) async fn delegate(
     db: &mut SqliteConnection,
     mesh: &MeshId,
     key: &PublicKey,
-    member: &PublicKey,
-    kind: IdentityKind,
-    expires_at: UnixMillis,
+    word: &Vouched,
 ) -> Result<bool> {
     let done = sqlx::query(
         "INSERT INTO delegates (mesh, key, member, kind, expires_at)
          VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (mesh, key) DO UPDATE SET kind = ?4, expires_at = ?5 WHERE member = ?3",
+         ON CONFLICT (mesh, key) DO UPDATE SET kind = ?4, expires_at = ?5
+         WHERE member = ?3 AND ended_at < ?6",
     )
     .bind(&mesh.0[..])
     .bind(&key.0[..])
-    .bind(&member.0[..])
-    .bind(kind_word(kind))
-    .bind(int(expires_at))
-    .execute(db)
+    .bind(&word.member.0[..])
+    .bind(kind_word(word.kind))
+    .bind(int(word.expires_at))
+    .bind(int(word.issued_at))
+    .execute(&mut *db)
     .await?;
-    Ok(done.rows_affected() > 0)
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    // The rest of a member's, counted in the index alone.
+    let surplus = sqlx::query(
+        "DELETE FROM delegates WHERE mesh = ?1 AND key IN
+         (SELECT key FROM delegates WHERE mesh = ?1 AND member = ?2
+          ORDER BY expires_at DESC, key = ?3 DESC LIMIT -1 OFFSET ?4) RETURNING key",
+    )
+    .bind(&mesh.0[..])
+    .bind(&word.member.0[..])
+    .bind(&key.0[..])
+    .bind(i64::from(MAX_DELEGATES))
+    .fetch_all(&mut *db)
+    .await?;
+    for row in surplus {
+        sqlx::query("DELETE FROM instances WHERE mesh = ? AND key = ?")
+            .bind(&mesh.0[..])
+            .bind(row.try_get::<&[u8], _>("key")?)
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(true)
 }
 
 pub(super) async fn end_delegate(
@@ -68,8 +89,8 @@ pub(super) async fn end_delegate(
     now: UnixMillis,
 ) -> Result<bool> {
     let done = sqlx::query(
-        "UPDATE delegates SET expires_at = MIN(expires_at, ?)
-         WHERE mesh = ? AND key = ? AND member = ?",
+        "UPDATE delegates SET expires_at = MIN(expires_at, ?1), ended_at = ?1
+         WHERE mesh = ?2 AND key = ?3 AND member = ?4",
     )
     .bind(int(now))
     .bind(&mesh.0[..])

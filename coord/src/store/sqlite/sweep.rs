@@ -48,11 +48,20 @@ pub(super) async fn sweep(db: &mut SqliteConnection, now: UnixMillis) -> Result<
         more |= forgotten == u64::from(SWEEP_BATCH);
     }
     for (forget, memory) in [
-        ("DELETE FROM delegates WHERE expires_at <= ?", DELEGATE_MEMORY),
-        ("DELETE FROM instances WHERE at <= ?", INSTANCE_MEMORY),
+        (
+            "DELETE FROM delegates WHERE (mesh, key) IN
+             (SELECT mesh, key FROM delegates WHERE expires_at <= ? LIMIT ?)",
+            DELEGATE_MEMORY,
+        ),
+        (
+            "DELETE FROM instances WHERE (mesh, key, instance) IN
+             (SELECT mesh, key, instance FROM instances WHERE at <= ? LIMIT ?)",
+            INSTANCE_MEMORY,
+        ),
     ] {
         let until = int(now.saturating_sub(ms(memory)));
-        sqlx::query(forget).bind(until).execute(&mut *db).await?;
+        let done = sqlx::query(forget).bind(until).bind(SWEEP_BATCH).execute(&mut *db).await?;
+        more |= done.rows_affected() == u64::from(SWEEP_BATCH);
     }
     Ok(Swept { expired, forgotten, more })
 }

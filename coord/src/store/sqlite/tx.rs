@@ -1,7 +1,6 @@
 //! The one write transaction.
 
 use async_trait::async_trait;
-use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{InstanceId, MeshId, PublicKey, UnixMillis};
 use sqlx::{Sqlite, Transaction};
@@ -12,7 +11,7 @@ use crate::core::accept::Plan;
 use crate::core::presence::ConnId;
 use crate::store::{
     Accepted, Claim, Claimed, DeliveryRef, InviteRow, LeaseRow, MAX_INSTANCES, MemberRow, Result,
-    SetGroup, Swept, Tx,
+    SetGroup, Swept, Tx, Vouched,
 };
 
 pub(super) struct SqliteTx(pub(super) Transaction<'static, Sqlite>);
@@ -156,15 +155,8 @@ impl Tx for SqliteTx {
         Ok(true)
     }
 
-    async fn delegate(
-        &mut self,
-        mesh: &MeshId,
-        key: &PublicKey,
-        member: &PublicKey,
-        kind: IdentityKind,
-        expires_at: UnixMillis,
-    ) -> Result<bool> {
-        leases::delegate(&mut self.0, mesh, key, member, kind, expires_at).await
+    async fn delegate(&mut self, mesh: &MeshId, key: &PublicKey, word: &Vouched) -> Result<bool> {
+        leases::delegate(&mut self.0, mesh, key, word).await
     }
 
     async fn end_delegate(
