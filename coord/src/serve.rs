@@ -44,6 +44,12 @@ const RATE_KEYS: usize = 100_000;
 /// each, and repeats some after a lost connection.
 const ANSWERS_PER_SEND: u64 = 4;
 
+/// Changes that everybody in the mesh is told of, per second and member: each costs as much as the mesh
+/// has connections.
+const NEWS_PER_SECOND: u64 = 8;
+/// How many of them at once: all of a node's sessions, several times over.
+const NEWS_BURST: u64 = 256;
+
 /// What all connections share.
 pub(crate) struct Inner {
     pub(crate) net: Arc<dyn Net>,
@@ -61,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) withheld: Vec<String>,
     rates: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     answers: Mutex<RateLimiter<(MeshId, PublicKey)>>,
+    news: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     started: Instant,
 }
 
@@ -81,6 +88,13 @@ impl Inner {
         let now = self.tick();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.take_many(&(mesh, member), tokens, now)
+    }
+
+    /// Takes one change that everybody is told of, or says when there will be one.
+    pub(crate) fn take_news(&self, mesh: MeshId, member: PublicKey) -> Result<(), u64> {
+        let now = self.tick();
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        news.take(&(mesh, member), now)
     }
 
     /// Takes one answer that nothing else bounds; false if a member gives too many.
@@ -166,6 +180,7 @@ impl Broker {
                 config.policy.rate.saturating_mul(ANSWERS_PER_SEND),
                 RATE_KEYS,
             )),
+            news: Mutex::new(RateLimiter::with_burst(NEWS_PER_SECOND, NEWS_BURST, RATE_KEYS)),
             registry: Registry::new(config.policy.sockets_per_mesh, ms(config.policy.lease)),
             policy: config.policy,
             metrics: Metrics::default(),

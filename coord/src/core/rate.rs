@@ -1,4 +1,4 @@
-//! Token buckets: so many per second, with a burst of one second's worth. Time is given.
+//! Token buckets: so many per second, with a burst of one second's worth or another. Time is given.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,6 +14,7 @@ struct Bucket {
 #[derive(Debug)]
 pub struct RateLimiter<K> {
     per_second: u64,
+    burst: u64,
     capacity: usize,
     buckets: HashMap<K, Bucket>,
 }
@@ -22,7 +23,18 @@ impl<K: Hash + Eq + Clone> RateLimiter<K> {
     /// `per_second` tokens per key; at most `capacity` keys are remembered.
     #[must_use]
     pub fn new(per_second: u64, capacity: usize) -> Self {
-        Self { per_second: per_second.max(1), capacity: capacity.max(1), buckets: HashMap::new() }
+        Self::with_burst(per_second, per_second, capacity)
+    }
+
+    /// As [`Self::new`], with buckets that hold `burst` tokens.
+    #[must_use]
+    pub fn with_burst(per_second: u64, burst: u64, capacity: usize) -> Self {
+        Self {
+            per_second: per_second.max(1),
+            burst: burst.max(1),
+            capacity: capacity.max(1),
+            buckets: HashMap::new(),
+        }
     }
 
     /// Takes one token at `now_ms` (any monotonic clock), or says in how many milliseconds there
@@ -39,7 +51,7 @@ impl<K: Hash + Eq + Clone> RateLimiter<K> {
     /// # Errors
     /// The wait in milliseconds.
     pub fn take_many(&mut self, key: &K, tokens: u64, now_ms: u64) -> Result<(), u64> {
-        let full = self.per_second.saturating_mul(1_000);
+        let full = self.burst.saturating_mul(1_000);
         if self.buckets.len() >= self.capacity && !self.buckets.contains_key(key) {
             let per_second = self.per_second;
             self.buckets.retain(|_, b| refill(b, now_ms, per_second, full) < full);
@@ -90,6 +102,14 @@ mod tests {
         assert_eq!(r.take_many(&"a", 4, 200), Ok(()));
         assert_eq!(r.take_many(&"a", u64::MAX, 200), Err(1_000));
         assert_eq!(r.take_many(&"a", u64::MAX, 1_200), Ok(()));
+    }
+
+    #[test]
+    fn a_burst_of_its_own() {
+        let mut r = RateLimiter::with_burst(2, 5, 8);
+        assert!((0..5).all(|_| r.take(&"a", 0).is_ok()));
+        assert_eq!(r.take(&"a", 0), Err(500));
+        assert_eq!((0..9).filter(|_| r.take(&"a", 1_000_000).is_ok()).count(), 5);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMi
 pub use memory::MemoryStore;
 pub use rows::{
     Accepted, Claim, Claimed, DelegateRow, DeliveryRef, InviteRow, LeaseRow, MemberRow,
-    ReceiptPlace, ReceiptRow, SetGroup, Swept, Waiting, Vouched,
+    ReceiptPlace, ReceiptRow, SetGroup, Swept, Vouched, Waiting,
 };
 pub(crate) use sqlite::MIGRATIONS;
 pub use sqlite::SqliteStore;

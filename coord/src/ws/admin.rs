@@ -20,6 +20,14 @@ fn refuse(code: &str, text: impl Into<String>) -> ErrorFrame {
     ErrorFrame::permanent(code, text)
 }
 
+/// Takes a change that everybody is told of off the member's rate.
+pub(super) fn telling(conn: &Shared) -> Result<(), ErrorFrame> {
+    conn.inner.take_news(conn.mesh, conn.member).map_err(|wait| {
+        let text = "too many changes that everybody has to be told of: slow down";
+        ErrorFrame::transient(code::RATE_LIMITED, text, wait)
+    })
+}
+
 /// Changes what an identity of the connection says of itself.
 pub(super) async fn set_presence(conn: &Shared, ask: SetPresence) -> Result<Frame, ErrorFrame> {
     let inner = &conn.inner;
@@ -36,6 +44,7 @@ pub(super) async fn set_presence(conn: &Shared, ask: SetPresence) -> Result<Fram
         let text = format!("this session lacks the capability {:?}", capability::PRESENCE);
         return Err(refuse(code::FORBIDDEN, text));
     }
+    telling(conn)?;
     let row = inner.store.member(&conn.mesh, &conn.member).await.map_err(|e| unavailable(&e))?;
     let Some(row) = row else { return Err(refuse(code::UNAUTHORIZED, "no such member")) };
     let mut about = inner.registry.about(&conn.mesh, &ask.key).unwrap_or_default();
@@ -104,6 +113,7 @@ pub(super) async fn set_group(conn: &Shared, ask: SetGroup) -> Result<Frame, Err
         let text = "the statement's time lies in the future: check the clock";
         return Err(refuse(code::TIMESTAMP_SKEW, text));
     }
+    telling(conn)?;
     let (mesh, member, bytes) = (conn.mesh, conn.member, codec::to_msgpack(&ask.statement));
     let stored = conn
         .inner
@@ -136,6 +146,7 @@ pub(super) async fn set_group(conn: &Shared, ask: SetGroup) -> Result<Frame, Err
 /// Ends a session or service of the connection's member, there or not: its node may learn of the end
 /// only after a restart.
 pub(super) async fn unbind(conn: &Shared, ask: Unbind) -> Result<Frame, ErrorFrame> {
+    telling(conn)?;
     let row = conn.inner.store.delegate(&conn.mesh, &ask.key).await;
     let ours = row.map_err(|e| unavailable(&e))?.is_some_and(|d| d.member == conn.member);
     if !conn.inner.registry.unbind(conn, &ask.key)

@@ -1,5 +1,7 @@
 //! Answers, once what they speak of is committed.
 
+use std::sync::Arc;
+
 use meshwire_signaling::frame::{
     Accepted as AcceptedFrame, ErrorFrame, Frame, MessageFrame, MessageState, ReceiptFrame,
     RecipientsChanged, code,
@@ -57,7 +59,7 @@ pub(super) async fn run(conn: Shared, mut due: mpsc::Receiver<Completion>) {
         };
         if let Some(frame) = frame {
             // A closed socket no longer takes answers; commits stand all the same.
-            let _ = conn.handle.out.send(frame).await;
+            let _ = conn.handle.out.send(Arc::new(frame)).await;
         }
     }
 }
@@ -92,7 +94,7 @@ async fn accepted(conn: &Shared, a: Accept) -> Frame {
                 && let Some(handle) = conn.inner.registry.holder(&conn.mesh, &to)
             {
                 let frame = MessageFrame { to, envelope, accepted_at, attempt: 1 };
-                let _ = handle.out.send(frame.into()).await;
+                let _ = handle.out.send(Arc::new(frame.into())).await;
             }
             return ok(MessageState::Relayed, false, Vec::new());
         }

@@ -159,7 +159,10 @@ async fn welcome(inner: &Inner, greeting: Greeting) -> Result<Guest, Refusal> {
             return Err(Refusal::new(code::STALE_INSTANCE, text));
         }
         Noted::Foreign => {
-            return Err(Refusal::new(code::FORBIDDEN, "this key belongs to another member, or has ended"));
+            return Err(Refusal::new(
+                code::FORBIDDEN,
+                "this key belongs to another member, or has ended",
+            ));
         }
     }
     let conn = inner.next_conn.fetch_add(1, Ordering::Relaxed);

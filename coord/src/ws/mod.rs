@@ -60,7 +60,7 @@ pub(crate) type Close = (u16, String);
 /// What others can do to a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
-    out: mpsc::Sender<Frame>,
+    out: mpsc::Sender<Arc<Frame>>,
     close: watch::Sender<Option<Close>>,
     wake: Arc<Notify>,
     receipts: Arc<AtomicBool>,

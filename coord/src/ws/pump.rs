@@ -1,6 +1,7 @@
 //! Claims what waits for a connection's identities and pushes it, a window at a time.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use meshwire_signaling::attest::Attestation;
@@ -74,7 +75,7 @@ async fn round(
     drained: &mut bool,
 ) -> Result<Step, StoreError> {
     if conn.handle.news_lost.swap(false, Ordering::AcqRel)
-        && conn.handle.out.send(Resync {}.into()).await.is_err()
+        && conn.handle.out.send(Arc::new(Resync {}.into())).await.is_err()
     {
         return Ok(Step::Gone);
     }
@@ -116,7 +117,7 @@ async fn round(
             // In the window before it can be answered.
             conn.window().pushed((claimed.author, claimed.id, recipient), now);
             let frame = push(conn, claimed, introduced).await?;
-            if conn.handle.out.send(frame).await.is_err() {
+            if conn.handle.out.send(Arc::new(frame)).await.is_err() {
                 return Ok(Step::Gone);
             }
         }
@@ -131,12 +132,16 @@ async fn round(
         let urgent = urgent_only(conn, recipient);
         let store = &conn.inner.store;
         let waiting = store.waiting(&conn.mesh, recipient, conn.id, urgent, now).await?;
+        if waiting.next.is_none() {
+            // Nothing more comes for who has ended.
+            conn.orphans().retain(|key| key != recipient);
+        }
         next = next.into_iter().chain(waiting.next).min();
         elsewhere |= waiting.elsewhere;
     }
     if !*drained && !elsewhere {
         *drained = true;
-        if conn.handle.out.send(Drained {}.into()).await.is_err() {
+        if conn.handle.out.send(Arc::new(Drained {}.into())).await.is_err() {
             return Ok(Step::Gone);
         }
     }
@@ -154,7 +159,7 @@ async fn receipts(conn: &Shared, author: &PublicKey) -> Result<bool, StoreError>
         for row in rows {
             let Ok(receipt) = codec::from_msgpack(&row.receipt) else { continue };
             let frame = ReceiptFrame { from: *author, id: row.id, receipt };
-            if conn.handle.out.send(frame.into()).await.is_err() {
+            if conn.handle.out.send(Arc::new(frame.into())).await.is_err() {
                 return Ok(false);
             }
         }

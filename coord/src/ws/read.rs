@@ -439,6 +439,11 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
     };
     let (mesh, key, kind) = (conn.mesh, bind.key, word.kind);
     let vouched = vouched(&word);
+    if !inner.registry.online(&mesh, &key)
+        && let Err(error) = admin::telling(conn)
+    {
+        return error.to_req(req).into();
+    }
     let noted = inner
         .writer
         .run(move |tx| {
@@ -464,7 +469,8 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
                     Bound { req: bind.req, key, resumed: bound.resumed }.into()
                 }
                 Err(Refused::Capacity) => {
-                    let text = format!("a member has at most {MAX_PER_MEMBER} identities at a time");
+                    let text =
+                        format!("a member has at most {MAX_PER_MEMBER} identities at a time");
                     ErrorFrame::transient(code::CAPACITY, text, again::FULL).to_req(req).into()
                 }
                 Err(_) => foreign(req),

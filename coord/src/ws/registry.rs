@@ -266,14 +266,14 @@ impl Registry {
         };
         let moved = Moved { mesh: *mesh, key, member: key, kind: IdentityKind::Member };
         let state = self.state();
-        state.tell(&state.presence.audience(&moved), &frame.into(), inner);
+        state.tell(&state.presence.audience(&moved), frame.into(), inner);
     }
 
     /// Tells everybody but one connection what a member says of itself now.
     pub(super) fn tell_changed(&self, conn: &Conn, peer: PeerInfo) {
         let state = self.state();
         let others = state.presence.others(&conn.mesh, Some(conn.id));
-        state.tell(&others, &PeerChanged { peer }.into(), &conn.inner);
+        state.tell(&others, PeerChanged { peer }.into(), &conn.inner);
     }
 
     /// Closes every connection.
@@ -330,7 +330,7 @@ impl State {
                 }
                 Effect::Unbound { conn, key, reason } => {
                     if let Some(handle) = self.handles.get(&conn)
-                        && handle.out.try_send(Unbound { key, reason }.into()).is_err()
+                        && handle.out.try_send(Arc::new(Unbound { key, reason }.into())).is_err()
                     {
                         // It must not miss that. It reads nothing now; when it comes back it binds
                         // anew, and learns what became of the identity.
@@ -342,7 +342,7 @@ impl State {
                                 copied?";
                     let error = ErrorFrame::permanent(code::ALREADY_CONNECTED, text);
                     if let Some(handle) = self.handles.get(&conn) {
-                        offer(handle, error.into(), inner);
+                        offer(handle, Arc::new(error.into()), inner);
                     }
                 }
                 Effect::Joined(moved) => {
@@ -395,10 +395,12 @@ impl State {
             chain: chain.cloned(),
             attestation: lease.and_then(|l| l.attestation),
         };
-        self.tell(&audience, &frame.into(), inner);
+        self.tell(&audience, frame.into(), inner);
     }
 
-    fn tell(&self, audience: &[ConnId], frame: &Frame, inner: &Inner) {
+    fn tell(&self, audience: &[ConnId], frame: Frame, inner: &Inner) {
+        // One for all: however many there are to hear it, it is kept once.
+        let frame = Arc::new(frame);
         for conn in audience {
             if let Some(handle) = self.handles.get(conn) {
                 offer(handle, frame.clone(), inner);
@@ -409,7 +411,7 @@ impl State {
 
 /// Gives news of presence to a connection without waiting. One that is busy misses it, and is told so
 /// when it has time again. The writer tells who does not read at all.
-fn offer(handle: &Handle, frame: Frame, inner: &Inner) {
+fn offer(handle: &Handle, frame: Arc<Frame>, inner: &Inner) {
     if let Err(TrySendError::Full(_)) = handle.out.try_send(frame) {
         inner.metrics.news_dropped.inc();
         handle.news_lost();
@@ -419,7 +421,7 @@ fn offer(handle: &Handle, frame: Frame, inner: &Inner) {
 /// Gives a receipt to its author's connection, now or, if that is busy, soon.
 pub(super) fn offer_receipt(registry: &Registry, mesh: &MeshId, author: &PublicKey, frame: Frame) {
     if let Some(handle) = registry.holder(mesh, author)
-        && handle.out.try_send(frame).is_err()
+        && handle.out.try_send(Arc::new(frame)).is_err()
     {
         handle.receipts_waiting();
     }

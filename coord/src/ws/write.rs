@@ -1,5 +1,7 @@
 //! The writing half: frames, pings, the close.
 
+use std::sync::Arc;
+
 use futures_util::stream::SplitSink;
 use futures_util::{FutureExt as _, SinkExt as _};
 use meshwire_signaling::codec::Encoding;
@@ -26,7 +28,7 @@ type Sink = SplitSink<Socket, Message>;
 pub(super) async fn run(
     conn: Shared,
     mut sink: Sink,
-    mut out: mpsc::Receiver<Frame>,
+    mut out: mpsc::Receiver<Arc<Frame>>,
     mut closing: watch::Receiver<Option<Close>>,
     encoding: Encoding,
 ) {
@@ -66,7 +68,7 @@ pub(super) async fn run(
 async fn write(
     sink: &mut Sink,
     first: Message,
-    out: &mut mpsc::Receiver<Frame>,
+    out: &mut mpsc::Receiver<Arc<Frame>>,
     encoding: Encoding,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
     sink.feed(first).await?;
@@ -80,7 +82,7 @@ async fn write(
 /// Writes what is left, except to a reader that did not keep up, and the close.
 async fn goodbye(
     mut sink: Sink,
-    mut out: mpsc::Receiver<Frame>,
+    mut out: mpsc::Receiver<Arc<Frame>>,
     end: Option<Close>,
     encoding: Encoding,
 ) {

@@ -7,7 +7,8 @@ use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, InstanceId, MeshId};
 
 use super::{
-    MESH, NEW, NOW, accept, answer, claim, claim_of, delegate_of, delivery, found, key, plan, vouched,
+    MESH, NEW, NOW, accept, answer, claim, claim_of, delegate_of, delivery, found, key, plan,
+    vouched,
 };
 use crate::core::accept::Plan;
 use crate::store::{Accepted, DelegateRow, LeaseRow, Store, Vouched};

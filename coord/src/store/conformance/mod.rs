@@ -13,7 +13,9 @@ use meshwire_signaling::invite::Role;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMillis};
 
-use super::{Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MemberRow, Store, Vouched};
+use super::{
+    Accepted, Claim, Claimed, DeliveryRef, InviteRow, MAX_INSTANCES, MemberRow, Store, Vouched,
+};
 use crate::core::accept::{Plan, Recipients, TargetKind};
 
 pub use groups::*;

@@ -10,8 +10,8 @@ use super::{State, Word};
 use crate::core::accept::Plan;
 use crate::core::presence::ConnId;
 use crate::store::{
-    Accepted, Claim, Claimed, DelegateRow, DeliveryRef, InviteRow, LeaseRow, MAX_DELEGATES, MAX_INSTANCES,
-    MAX_LEAVES, MemberRow, Result, SetGroup, Swept, Tx, Vouched,
+    Accepted, Claim, Claimed, DelegateRow, DeliveryRef, InviteRow, LeaseRow, MAX_DELEGATES,
+    MAX_INSTANCES, MAX_LEAVES, MemberRow, Result, SetGroup, Swept, Tx, Vouched,
 };
 
 pub(super) struct MemoryTx(pub(super) OwnedMutexGuard<State>);
