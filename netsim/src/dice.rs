@@ -35,6 +35,11 @@ impl Dice {
         chance.0 != 0 && (self.0.next_u64() >> 11) < chance.0
     }
 
+    /// Random bytes.
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+
     /// Uniform in `0..=max`.
     pub(crate) fn up_to(&mut self, max: u64) -> u64 {
         let wide = u128::from(self.0.next_u64()) * (u128::from(max) + 1);

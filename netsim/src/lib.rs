@@ -1,7 +1,8 @@
 //! An Internet of NATs, firewalls and links in one process.
 //!
-//! No I/O, no clock: packets and times in, packets and times out, one seed for everything random.
-//! Packets are raw IPv4 and IPv6, so that a TUN device can feed it as well as a program under test.
+//! The engine has no I/O and no clock: packets and times in, packets and times out, one seed for
+//! everything random. Packets are raw IPv4 and IPv6, so that a TUN device can feed it as well as a
+//! program under test. [`simnet`] runs tokio programs on it in virtual time.
 //!
 //! | module | what |
 //! |---|---|
@@ -12,6 +13,7 @@
 //! | [`link`] | latency, jitter, loss, rate, reordering, duplication, corruption, MTU |
 //! | [`preset`] | equipment that people have |
 //! | [`packet`] | views, builders and checksums of raw packets |
+//! | [`simnet`] | tokio programs as hosts, in one process and in virtual time |
 //! | [`trace`] | what happened to which packet, and the books |
 //!
 //! ```
@@ -56,6 +58,7 @@ pub mod preset;
 pub mod reason;
 mod router;
 pub mod session;
+pub mod simnet;
 pub mod time;
 pub mod topology;
 pub mod trace;

@@ -333,6 +333,12 @@ impl Builder {
         Ok(id)
     }
 
+    /// The seed it was made with.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// The world, at time zero.
     #[must_use]
     pub fn build(self) -> Engine {

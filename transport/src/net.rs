@@ -3,12 +3,14 @@
 //! simulator pauses.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use meshwire_signaling::UnixMillis;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// A byte stream: TCP, or what a simulator or TLS makes of it.
@@ -43,6 +45,15 @@ pub trait Net: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The socket's.
     async fn tcp_bind(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>>;
+
+    /// Binds a UDP socket to `addr`; port 0 chooses a free one.
+    ///
+    /// # Errors
+    /// The socket's; [`io::ErrorKind::Unsupported`] where there is no UDP.
+    async fn udp_bind(&self, addr: SocketAddr) -> io::Result<Box<dyn Datagram>> {
+        let _ = addr;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// A bound TCP socket.
@@ -59,6 +70,56 @@ pub trait Listener: Send + Sync {
     /// # Errors
     /// The socket's.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A bound UDP socket. Of several tasks that poll the same direction only the last one is woken.
+pub trait Datagram: fmt::Debug + Send + Sync {
+    /// Sends one datagram of at most 65,507 bytes. That it was sent says nothing of its arrival.
+    ///
+    /// # Errors
+    /// The socket's. Most concern one destination only.
+    fn poll_send_to(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        to: SocketAddr,
+    ) -> Poll<io::Result<()>>;
+
+    /// Appends the next datagram to `buf` and says who sent it. What does not fit is cut off.
+    ///
+    /// # Errors
+    /// The socket's; most pass.
+    fn poll_recv_from(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<SocketAddr>>;
+
+    /// Where it is bound.
+    ///
+    /// # Errors
+    /// The socket's.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+impl dyn Datagram + '_ {
+    /// Sends one datagram, see [`Datagram::poll_send_to`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_to(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
+        poll_fn(|cx| self.poll_send_to(cx, data, to)).await
+    }
+
+    /// The next datagram's length in `buf`, and who sent it; see [`Datagram::poll_recv_from`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let mut buf = ReadBuf::new(buf);
+        let from = poll_fn(|cx| self.poll_recv_from(cx, &mut buf)).await?;
+        Ok((buf.filled().len(), from))
+    }
 }
 
 /// `N` random bytes.
@@ -104,6 +165,10 @@ impl Net for OsNet {
     async fn tcp_bind(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>> {
         Ok(Box::new(OsListener(tokio::net::TcpListener::bind(addr).await?)))
     }
+
+    async fn udp_bind(&self, addr: SocketAddr) -> io::Result<Box<dyn Datagram>> {
+        Ok(Box::new(OsDatagram(tokio::net::UdpSocket::bind(addr).await?)))
+    }
 }
 
 struct OsListener(tokio::net::TcpListener);
@@ -118,5 +183,49 @@ impl Listener for OsListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+}
+
+#[derive(Debug)]
+struct OsDatagram(tokio::net::UdpSocket);
+
+impl Datagram for OsDatagram {
+    fn poll_send_to(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+        to: SocketAddr,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_send_to(cx, data, to))?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_recv_from(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<SocketAddr>> {
+        self.0.poll_recv_from(cx, buf)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_go_both_ways_and_are_cut_to_the_buffer() {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let (a, b) = (OsNet.udp_bind(any).await.unwrap(), OsNet.udp_bind(any).await.unwrap());
+        a.send_to(b"hello", b.local_addr().unwrap()).await.unwrap();
+        let mut buf = [0; 4];
+        assert_eq!(b.recv_from(&mut buf).await.unwrap(), (4, a.local_addr().unwrap()));
+        assert_eq!(&buf, b"hell");
+        b.send_to(b"", a.local_addr().unwrap()).await.unwrap();
+        assert_eq!(a.recv_from(&mut buf).await.unwrap(), (0, b.local_addr().unwrap()));
     }
 }

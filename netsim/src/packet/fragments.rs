@@ -40,3 +40,27 @@ pub fn fragment(bytes: &[u8], mtu: usize) -> Vec<Vec<u8>> {
     }
     pieces
 }
+
+/// The packet that fragments were made of: the first one's header and the whole payload. None when it
+/// is larger than a packet can be.
+pub(crate) fn join(header: &[u8], payload: &[u8]) -> Option<Vec<u8>> {
+    let total = u16::try_from(header.len().checked_add(payload.len())?).ok()?;
+    let mut packet = Vec::with_capacity(usize::from(total));
+    packet.extend(header);
+    put16(&mut packet, 2, total);
+    put16(&mut packet, 6, 0);
+    put16(&mut packet, 10, 0);
+    let check = checksum(&packet);
+    put16(&mut packet, 10, check);
+    packet.extend(payload);
+    Some(packet)
+}
+
+/// Lets routers fragment an IPv4 packet, under this identification.
+pub(crate) fn allow_fragments(packet: &mut [u8], id: u16) {
+    put16(packet, 4, id);
+    put16(packet, 6, 0);
+    put16(packet, 10, 0);
+    let check = packet.get(..20).map_or(0, checksum);
+    put16(packet, 10, check);
+}

@@ -22,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub use build::{Build, build};
 pub use checksum::{adjust, checksum, transport_checksum};
 pub use fragments::fragment;
+pub(crate) use fragments::{allow_fragments, join};
 pub use icmp::{IcmpError, echo_reply, icmp_error};
 pub use reset::tcp_reset;
 pub(crate) use rewrite::rewrite_embedded;
