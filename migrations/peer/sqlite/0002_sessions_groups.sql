@@ -1,6 +1,7 @@
 -- Sessions, what our identities say of themselves, groups, and mail to many.
 
--- Running sessions of this node; their keys are in the keyring.
+-- Sessions of this node that run, or have ended (see session_ended) and whose mail has not settled or
+-- whose end the broker has not heard of; their keys are in the keyring.
 CREATE TABLE session (
     mesh          BLOB NOT NULL REFERENCES mesh ON DELETE CASCADE,
     key           BLOB NOT NULL CHECK (length(key) = 32),

@@ -202,7 +202,7 @@ pub struct InboxMessage {
     pub id: EnvelopeId,
     /// The mesh's name.
     pub mesh_name: String,
-    /// The author's name.
+    /// The author's name; `member/name` for a session or service.
     pub from: String,
     /// The author's member key.
     #[schema(value_type = schema::Key)]

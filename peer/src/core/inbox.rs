@@ -8,8 +8,8 @@
 //! Drive contract: call [`receive`] with what the roster knows of the author. On
 //! [`Verdict::Accept`] store the item, then answer with the [`Answerer`]: `delivered` for a new row
 //! or a duplicate, [`Answerer::refused`] with `conflict` for another content under the same id. On
-//! [`Verdict::Late`] ask the store whether it had arrived in time. On [`Verdict::Gone`] answer with its
-//! receipt. On [`Verdict::NeedChain`] fetch
+//! [`Verdict::Late`] ask the store whether it had arrived in time. On [`Verdict::Gone`] ask it too: what
+//! arrived before the session's end was delivered. On [`Verdict::NeedChain`] fetch
 //! the author's chain and call again, or refuse. Nothing surfaces that did not pass every step: a
 //! body that cannot be opened is refused, never shown (inventory appendix 7, defect 12).
 
@@ -110,7 +110,8 @@ pub struct Item {
     pub hash: Hash,
     /// The member behind the author; the same key for members.
     pub member: PublicKey,
-    /// The member's name by its chain: a session's own name is nobody's word but its member's.
+    /// The member's name by its chain; for sessions and services `member/name`, the second by the
+    /// member's attestation.
     pub author_name: String,
     /// Which of our identities it is for.
     pub recipient: PublicKey,
@@ -180,8 +181,15 @@ impl Answerer {
         self.receipt(Outcome::Delivered, None)
     }
 
+    /// The same for another of our identities, whose pair with the author this is.
+    #[must_use]
+    pub fn instead(self, recipient: PublicKey, pair: Arc<Pair>) -> Self {
+        Self { recipient, pair, ..self }
+    }
+
     /// What it was for has ended; to be made by the member in its place.
-    fn gone(&self) -> Receipt {
+    #[must_use]
+    pub fn gone(&self) -> Receipt {
         self.receipt(Outcome::Gone, Some(code::TARGET_GONE))
     }
 
@@ -230,16 +238,13 @@ pub enum Verdict {
     /// Past its expiry. If the store has seen this author, id and hash, it was delivered in time
     /// and the ack was lost: answer `delivered`, else `refused(expired)`.
     Late(Answerer),
-    /// It is for a session of ours that has ended: answer with the member's receipt.
+    /// It is for a session of ours that has ended. If the store has seen this author, id and hash, it
+    /// was delivered before that: only the session itself can say so. Else answer `gone`.
     Gone {
-        /// The envelope's author.
-        author: PublicKey,
-        /// The envelope.
-        id: EnvelopeId,
         /// The session.
         session: PublicKey,
-        /// By the member.
-        receipt: Receipt,
+        /// For the member's answer.
+        answer: Answerer,
     },
     /// The author is unknown and the envelope brings no proof.
     NeedChain(Answerer),
@@ -332,7 +337,7 @@ pub fn receive(desk: Desk<'_>, envelope: &Envelope) -> Verdict {
         Err(detail) => return no(reason::UNTRUSTED_SENDER, detail),
     };
     if let Some(session) = ended {
-        return Verdict::Gone { author, id, session, receipt: answer.gone() };
+        return Verdict::Gone { session, answer };
     }
     let content = match open(envelope, &header, &recipient, &answer.pair) {
         Ok(content) => content,

@@ -240,7 +240,7 @@ fn a_session_is_its_member_by_an_attestation_valid_when_it_sent() {
     // It is over by now, but was not when the message was frozen.
     let a = accepted(receive(&w.keys, &env, Some(&w.known()), NOW + 5_000));
     assert_eq!((a.item.author, a.item.member), (session.public(), w.bob.public()));
-    assert_eq!(a.item.author_name, "bob", "the session calls itself ana");
+    assert_eq!(a.item.author_name, "bob/ana", "its own name comes after its member's");
 
     let untrusted = |signed: Option<Signed>| {
         let mut env = env.clone();
@@ -323,10 +323,11 @@ fn mail_for_an_ended_session_is_answered_by_its_member() {
     let judge = |known, now, env: &Envelope| {
         super::receive(Desk { keys: &w.keys, known, ended: true, now }, env)
     };
-    let Verdict::Gone { author, session: by, receipt, .. } = judge(Some(&known), NOW, &env) else {
+    let Verdict::Gone { session: by, answer } = judge(Some(&known), NOW, &env) else {
         panic!("not gone");
     };
-    assert_eq!((author, by), (w.bob.public(), session));
+    assert_eq!((answer.author, by), (w.bob.public(), session));
+    let receipt = answer.gone();
     assert_eq!((receipt.verdict, receipt.by), (Outcome::Gone, w.ana.public()));
     assert!(w.convinces(&receipt, &w.bob, &env));
     // Strangers do not learn of it, and nobody gets a receipt that the member may not make.

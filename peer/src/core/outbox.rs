@@ -271,7 +271,9 @@ fn judge_frame(frame: &ErrorFrame) -> Disposition {
         | code::UNAVAILABLE
         | code::CAPACITY
         | code::NOT_YOURS
-        | code::NO_HELLO => false,
+        | code::NO_HELLO
+        // About the batches, not the envelope: each try begins with the first one.
+        | code::BAD_BATCH => false,
         _ => frame.permanent,
     };
     if permanent {

@@ -92,7 +92,9 @@ fn refusals_are_judged_by_code_and_unknown_codes_by_their_flag() {
         let frame = ErrorFrame::transient(code, "", 5);
         assert_eq!(judged(frame), Disposition::Fail { reason: code.into() });
     }
-    for code in [code::RATE_LIMITED, code::QUEUE_FULL, code::UNAVAILABLE, code::NOT_YOURS] {
+    let of_the_moment =
+        [code::RATE_LIMITED, code::QUEUE_FULL, code::UNAVAILABLE, code::NOT_YOURS, code::BAD_BATCH];
+    for code in of_the_moment {
         let mut frame = ErrorFrame::transient(code, "", 5);
         frame.permanent = true;
         let retry = Disposition::Retry { after_ms: Some(5), reason: code.into() };

@@ -18,12 +18,13 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Duration;
 
 use super::failure::Failure;
 use super::gate::{Gate, stopped};
 use super::guard::only;
+use super::limits::Place;
 use super::shapes::{LaggedEvent, ReadyEvent, Shape};
 use crate::api::{ApiError, Inbox};
 use crate::node::{Event, Node, Viewer};
@@ -31,16 +32,16 @@ use crate::node::{Event, Node, Viewer};
 /// Where to resume, as browsers' readers send it by themselves.
 pub(super) const RESUME_HEADER: &str = "last-event-id";
 /// How often a silent stream says that it is alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Messages read from the inbox at a time.
 const PAGE: u32 = 50;
 
 pub(super) async fn events(
     State(gate): State<Arc<Gate>>,
     Extension(node): Extension<Node>,
+    Extension(place): Extension<Place>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Line, Infallible>> + use<>>, Failure> {
-    let place = gate.places.stream()?;
     let after = match headers.contains_key(RESUME_HEADER) {
         true => named(&headers)?,
         false => newest(&node).await?,
@@ -104,7 +105,7 @@ struct Feed {
     phase: Phase,
     ready: VecDeque<Shape>,
     stopping: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Feed {
@@ -184,6 +185,7 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::{Asker, Kind, Limits};
     use super::*;
     use tokio::sync::broadcast;
 
@@ -193,7 +195,8 @@ mod tests {
         let node = Node::at(&dir.path().join("home")).await.unwrap();
         let (tell, live) = broadcast::channel(8);
         let (_stop, stopping) = watch::channel(false);
-        let places = super::super::limits::Places::default();
+        let mut limits = Limits::<()>::new(tokio::time::Instant::now());
+        let place = limits.admit(&Asker::Owner, Kind::Stream, tokio::time::Instant::now());
         let mut feed = Feed {
             viewer: node.viewer(),
             node: node.clone(),
@@ -202,7 +205,7 @@ mod tests {
             phase: Phase::Replay,
             ready: VecDeque::new(),
             stopping,
-            _place: places.stream().ok().unwrap(),
+            _place: place.ok().unwrap(),
         };
         let mesh = meshwire_signaling::MeshId([7; 32]);
         let link = |up| Event::Link { mesh, up, reason: None };

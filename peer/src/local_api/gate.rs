@@ -1,7 +1,7 @@
 //! What every request passes before it reaches its verb: the guard, the limits, its body, its
 //! session.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -16,10 +16,11 @@ use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::guard::{Door, check, only};
-use super::limits::{BODY, Bucket, MAX_BODY, MAX_REFUSED_BODY, Places, too_fast};
+use super::limits::{Asker, BODY, Kind, Limits, MAX_BODY, MAX_REFUSED_BODY};
+use super::serve::Guest;
 use super::{SESSION_HEADER, path};
 use crate::api::ErrorKind;
-use crate::node::Node;
+use crate::node::{Node, SessionHandle};
 
 /// One listener's gate, and what its handlers share.
 #[derive(Debug)]
@@ -28,8 +29,7 @@ pub(super) struct Gate {
     net: Arc<dyn Net>,
     stop: watch::Sender<bool>,
     door: Door,
-    bucket: Mutex<Bucket>,
-    pub(super) places: Places,
+    limits: Mutex<Limits<SessionHandle>>,
 }
 
 impl Gate {
@@ -39,8 +39,23 @@ impl Gate {
         stop: watch::Sender<bool>,
         door: Door,
     ) -> Self {
-        let bucket = Mutex::new(Bucket::new(net.now()));
-        Self { node, net, stop, door, bucket, places: Places::default() }
+        let limits = Mutex::new(Limits::new(net.now()));
+        Self { node, net, stop, door, limits }
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits<SessionHandle>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether everybody on this machine can get here.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.door, Door::Tcp { .. })
+    }
+
+    /// Waits until no request is under way, not even one whose client has gone.
+    pub(super) async fn idle(&self) {
+        let idle = self.limits().idle();
+        idle.await;
     }
 
     /// Tells when the node is to stop.
@@ -56,24 +71,30 @@ impl Gate {
     async fn admit(&self, request: Request, next: Next) -> Result<Response, Failure> {
         let (mut head, body) = request.into_parts();
         check(&self.door, &head)?;
-        if !self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.net.now()) {
-            return Err(too_fast());
+        if let Some(guest) = head.extensions.get::<Guest>() {
+            guest.vouch();
         }
-        // A stream of events has a place of its own kind for as long as it is open.
-        let _place = match head.uri.path() {
-            path::EVENTS => None,
-            _ => Some(self.places.request()?),
-        };
         let node = if head.headers.contains_key(SESSION_HEADER) {
             let header = axum::http::HeaderName::from_static(SESSION_HEADER);
-            self.node.as_session(only(&head.headers, header).unwrap_or_default())?
+            self.node.as_session(only(&head.headers, header).unwrap_or_default())
         } else {
-            self.node.clone()
+            Ok(self.node.clone())
         };
+        let who = match &node {
+            Ok(node) => node.session().map_or(Asker::Owner, |s| Asker::Session(s.key(), s)),
+            Err(_) => Asker::Nobody,
+        };
+        let kind = if head.uri.path() == path::EVENTS { Kind::Stream } else { Kind::Request };
+        let place = self.limits().admit(&who, kind, self.net.now())?;
+        let node = node?;
         let declared = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let body = in_time(read(body, declared)).await?;
         head.extensions.insert(node);
-        Ok(next.run(Request::from_parts(head, Body::from(body))).await)
+        // What outlasts this call keeps it too: a stream, and work whose client has gone.
+        head.extensions.insert(place.clone());
+        let answer = next.run(Request::from_parts(head, Body::from(body))).await;
+        drop(place);
+        Ok(answer)
     }
 }
 

@@ -1,7 +1,12 @@
 //! How much one listener does at once (inventory C-005).
+//!
+//! What comes from sessions has less room than there is: each on its own, and all of them together,
+//! so that none keeps another or the home's owner out.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
+use meshwire_signaling::PublicKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Duration, Instant};
 
@@ -13,86 +18,193 @@ pub(super) const MAX_BODY: usize = 512 * 1024;
 /// Most of a body that is too large that is read before the refusal, so that a client which
 /// writes first and reads then gets to see it.
 pub(super) const MAX_REFUSED_BODY: usize = 8 * MAX_BODY;
-/// Longest time for a request's head, and for a connection to stay idle.
+/// Longest time for a request's head, and for a connection to stay idle, on the socket.
 pub(super) const HEAD: Duration = Duration::from_secs(30);
+/// The same on TCP, where anybody on this machine can hold a connection.
+pub(super) const TCP_HEAD: Duration = Duration::from_secs(5);
 /// Longest time for a request's body.
 pub(super) const BODY: Duration = Duration::from_secs(15);
 /// Most connections: every request and stream below has one, and as many may idle.
 pub(super) const CONNECTIONS: usize = 256;
-/// Most requests under way.
-const REQUESTS: usize = 64;
-/// Most streams of events.
-const STREAMS: usize = 32;
-/// Requests per second, sustained.
-const RATE: f64 = 100.0;
-/// Requests at once after a pause.
-const BURST: f64 = 1_000.0;
+/// Most connections on TCP that have not shown the token; the oldest makes room for a new one.
+pub(super) const STRANGERS: usize = 32;
+
+/// What some callers may have at once.
+#[derive(Clone, Copy, Debug)]
+struct Quota {
+    /// Requests under way.
+    requests: usize,
+    /// Streams of events.
+    streams: usize,
+    /// Requests per second, sustained.
+    rate: f64,
+    /// Requests at once after a pause.
+    burst: f64,
+    /// Whose it is, for people.
+    whose: &'static str,
+}
+
+/// All callers.
+const ALL: Quota =
+    Quota { requests: 64, streams: 32, rate: 100.0, burst: 1_000.0, whose: "of this node" };
+/// All sessions: what is left is the owner's.
+const SESSIONS: Quota =
+    Quota { requests: 48, streams: 24, rate: 80.0, burst: 800.0, whose: "of all sessions" };
+/// One session.
+const SESSION: Quota =
+    Quota { requests: 8, streams: 2, rate: 20.0, burst: 200.0, whose: "of this session" };
 
 /// Requests per time: a token bucket that is full at first.
 #[derive(Debug)]
-pub(super) struct Bucket {
+struct Bucket {
+    quota: Quota,
     tokens: f64,
     at: Instant,
 }
 
 impl Bucket {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { tokens: BURST, at: now }
+    fn new(quota: Quota, now: Instant) -> Self {
+        Self { quota, tokens: quota.burst, at: now }
     }
 
-    /// Whether one more request is fine now.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    /// Whether one more request is fine now; [`Self::take`] takes it.
+    fn has(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + since * RATE).min(BURST);
+        self.tokens = (self.tokens + since * self.quota.rate).min(self.quota.burst);
         self.at = self.at.max(now);
-        if self.tokens < 1.0 {
-            return false;
-        }
+        self.tokens >= 1.0
+    }
+
+    fn take(&mut self) {
         self.tokens -= 1.0;
-        true
     }
 }
 
-/// Places for what goes on.
+/// What some callers share.
 #[derive(Debug)]
-pub(super) struct Places {
+struct Share {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    bucket: Bucket,
 }
 
-impl Default for Places {
-    fn default() -> Self {
+impl Share {
+    fn new(quota: Quota, now: Instant) -> Self {
         let places = |n| Arc::new(Semaphore::new(n));
-        Self { requests: places(REQUESTS), streams: places(STREAMS) }
+        let (requests, streams) = (places(quota.requests), places(quota.streams));
+        Self { requests, streams, bucket: Bucket::new(quota, now) }
     }
 }
 
-impl Places {
-    /// A place for a request, until it is dropped.
-    pub(super) fn request(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let text = format!("{REQUESTS} requests are under way: ask again when one has ended");
-        take(&self.requests, "daemon_busy", text)
+/// Who asks, as far as it counts here.
+#[derive(Debug)]
+pub(super) enum Asker<'a, S> {
+    /// The home's owner.
+    Owner,
+    /// This session, which lives as long as its handle.
+    Session(PublicKey, &'a Arc<S>),
+    /// Who shows a session's token that is none.
+    Nobody,
+}
+
+/// What for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A question and its answer.
+    Request,
+    /// A stream of events.
+    Stream,
+}
+
+/// A request's or stream's place, until the last clone is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Place(#[allow(dead_code)] Arc<Vec<OwnedSemaphorePermit>>);
+
+/// What goes on at a listener. `S` is what lives as long as a session.
+#[derive(Debug)]
+pub(super) struct Limits<S> {
+    all: Share,
+    sessions: Share,
+    each: HashMap<PublicKey, (Weak<S>, Share)>,
+}
+
+impl<S> Limits<S> {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            all: Share::new(ALL, now),
+            sessions: Share::new(SESSIONS, now),
+            each: HashMap::new(),
+        }
     }
 
-    /// A place for a stream of events, until it is dropped.
-    pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let text = format!("{STREAMS} streams of events are open: close one first");
-        take(&self.streams, "too_many_streams", text)
+    /// Lets one more request or stream begin.
+    ///
+    /// # Errors
+    /// `rate_limited`, `daemon_busy`, `too_many_streams`; nothing was taken then.
+    pub(super) fn admit(
+        &mut self,
+        who: &Asker<'_, S>,
+        kind: Kind,
+        now: Instant,
+    ) -> Result<Place, Failure> {
+        // The narrowest first: that is what to tell of.
+        let mut shares = Vec::with_capacity(3);
+        if let Asker::Session(key, session) = who {
+            if !self.each.contains_key(key) {
+                self.each.retain(|_, (session, _)| session.strong_count() > 0);
+            }
+            let fresh = || (Arc::downgrade(session), Share::new(SESSION, now));
+            shares.push(&mut self.each.entry(*key).or_insert_with(fresh).1);
+        }
+        if !matches!(who, Asker::Owner) {
+            shares.push(&mut self.sessions);
+        }
+        shares.push(&mut self.all);
+        for share in &mut shares {
+            if !share.bucket.has(now) {
+                return Err(too_fast(&share.bucket.quota));
+            }
+        }
+        // Who asks in vain for a place has asked all the same.
+        for share in &mut shares {
+            share.bucket.take();
+        }
+        let places = shares.iter().map(|share| {
+            let of = if kind == Kind::Stream { &share.streams } else { &share.requests };
+            of.clone().try_acquire_owned().map_err(|_| full(&share.bucket.quota, kind))
+        });
+        Ok(Place(Arc::new(places.collect::<Result<_, _>>()?)))
+    }
+
+    /// Every request's place: free when the last one has ended, whoever still waits for its answer.
+    pub(super) fn idle(&self) -> impl Future<Output = ()> + use<S> {
+        let requests = self.all.requests.clone();
+        async move {
+            let all = u32::try_from(ALL.requests).unwrap_or(u32::MAX);
+            // Nobody closes it.
+            let _ = requests.acquire_many(all).await;
+        }
     }
 }
 
-fn take(
-    places: &Arc<Semaphore>,
-    code: &str,
-    text: String,
-) -> Result<OwnedSemaphorePermit, Failure> {
-    let busy = |_| Failure::new(ErrorKind::Busy, code, text);
-    places.clone().try_acquire_owned().map_err(busy)
+fn full(quota: &Quota, kind: Kind) -> Failure {
+    let Quota { requests, streams, whose, .. } = quota;
+    let (code, text) = match kind {
+        Kind::Request => (
+            "daemon_busy",
+            format!("{requests} requests {whose} are under way: ask again when one has ended"),
+        ),
+        Kind::Stream => {
+            ("too_many_streams", format!("{streams} streams {whose} are open: close one first"))
+        }
+    };
+    Failure::new(ErrorKind::Busy, code, text)
 }
 
-/// There were too many requests.
-pub(super) fn too_fast() -> Failure {
-    let text = format!("more than {RATE} requests a second, and {BURST} at once: slow down");
+fn too_fast(quota: &Quota) -> Failure {
+    let Quota { rate, burst, whose, .. } = quota;
+    let text =
+        format!("more requests {whose} than {rate} a second, and {burst} at once: slow down");
     Failure::new(ErrorKind::Busy, "rate_limited", text)
 }
 
@@ -100,26 +212,87 @@ pub(super) fn too_fast() -> Failure {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_thousand_at_once_and_a_hundred_a_second() {
+    type World = (Limits<()>, Instant);
+
+    fn world() -> World {
         let start = Instant::now();
-        let mut bucket = Bucket::new(start);
-        let taken = |bucket: &mut Bucket, at: Duration| {
-            (0..5_000).take_while(|_| bucket.take(start + at)).count()
-        };
-        assert_eq!(taken(&mut bucket, Duration::ZERO), 1_000);
-        assert_eq!(taken(&mut bucket, Duration::from_millis(5)), 0);
-        assert_eq!(taken(&mut bucket, Duration::from_millis(505)), 50);
-        assert_eq!(taken(&mut bucket, Duration::from_millis(400)), 0, "a clock that steps back");
-        assert_eq!(taken(&mut bucket, Duration::from_secs(3_600)), 1_000, "never more");
+        (Limits::new(start), start)
+    }
+
+    fn key(n: u8) -> PublicKey {
+        PublicKey([n; 32])
+    }
+
+    /// How many are let in one after the other.
+    fn taken((limits, start): &mut World, who: &Asker<'_, ()>, ms: u64) -> usize {
+        let at = *start + Duration::from_millis(ms);
+        (0..5_000).take_while(|_| limits.admit(who, Kind::Request, at).is_ok()).count()
+    }
+
+    /// Places until there are none.
+    fn all((limits, start): &mut World, who: &Asker<'_, ()>, kind: Kind) -> Vec<Place> {
+        (0..5_000).map_while(|_| limits.admit(who, kind, *start).ok()).collect()
     }
 
     #[test]
-    fn places_come_back() {
-        let places = Places::default();
-        let all: Vec<_> = (0..STREAMS).map(|_| places.stream().ok().unwrap()).collect();
-        assert!(places.stream().is_err() && places.request().is_ok());
-        drop(all);
-        assert!(places.stream().is_ok());
+    fn a_thousand_at_once_and_a_hundred_a_second() {
+        let mut world = world();
+        let taken = |world: &mut World, ms| taken(world, &Asker::Owner, ms);
+        assert_eq!(taken(&mut world, 0), 1_000);
+        assert_eq!(taken(&mut world, 5), 0);
+        assert_eq!(taken(&mut world, 505), 50);
+        assert_eq!(taken(&mut world, 400), 0, "a clock that steps back");
+        assert_eq!(taken(&mut world, 3_600_000), 1_000, "never more");
+    }
+
+    #[test]
+    fn sessions_are_slowed_down_one_by_one_and_together() {
+        let mut world = world();
+        let lives = Arc::new(());
+        let session = |n| Asker::Session(key(n), &lives);
+        assert_eq!(taken(&mut world, &session(1), 0), 200);
+        assert_eq!(taken(&mut world, &session(1), 1_000), 20);
+        // Others are not slowed down by it, until all sessions have had their share.
+        assert_eq!(taken(&mut world, &session(2), 1_000), 200);
+        assert_eq!(taken(&mut world, &session(3), 1_000), 200);
+        assert_eq!(taken(&mut world, &Asker::Nobody, 1_000), 800 - 420 - 120);
+        assert_eq!(taken(&mut world, &session(4), 1_000), 0);
+        assert!(taken(&mut world, &Asker::Owner, 1_000) >= 200, "what is left is the owner's");
+    }
+
+    #[test]
+    fn sessions_have_few_places_and_the_owner_keeps_some() {
+        for (kind, one, together, everybody) in
+            [(Kind::Request, 8, 48, 64), (Kind::Stream, 2, 24, 32)]
+        {
+            let mut world = world();
+            let lives = Arc::new(());
+            let mut held = Vec::new();
+            for n in 0..20 {
+                let places = all(&mut world, &Asker::Session(key(n), &lives), kind);
+                assert_eq!(places.len(), one.min(together - held.len()), "{kind:?}");
+                held.extend(places);
+            }
+            assert_eq!(held.len(), together);
+            let owner = all(&mut world, &Asker::Owner, kind);
+            assert_eq!(owner.len(), everybody - together);
+            // They come back when the last who needs one is done.
+            let kept = held.pop().unwrap();
+            let task = kept.clone();
+            drop(kept);
+            assert!(all(&mut world, &Asker::Session(key(0), &lives), kind).is_empty());
+            drop((task, held));
+            assert_eq!(all(&mut world, &Asker::Session(key(0), &lives), kind).len(), one);
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_sessions_that_ended() {
+        let mut world = world();
+        for n in 0..100 {
+            let lives = Arc::new(());
+            assert!(world.0.admit(&Asker::Session(key(n), &lives), Kind::Request, world.1).is_ok());
+        }
+        assert_eq!(world.0.each.len(), 1);
     }
 }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
 use super::gate::{self, Gate};
+use super::limits::Place;
 use super::{API, events, openapi, path, send};
 use crate::agent::verbs;
 use crate::api::{self, ApiError, Done, ErrorKind, Health, SCHEMA_VERSION, Status, Version};
@@ -79,10 +80,37 @@ where
     F: Fn(Node, B) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<A, ApiError>> + Send + 'static,
 {
-    post(|Extension(node): Extension<Node>, headers: HeaderMap, body: Bytes| async move {
-        let ask = parse(&headers, &body)?;
-        call(node, ask).await.map(Json).map_err(Failure::from)
-    })
+    post(
+        |Extension(node): Extension<Node>,
+         Extension(place): Extension<Place>,
+         headers: HeaderMap,
+         body: Bytes| async move {
+            let ask = parse(&headers, &body)?;
+            to_the_end(place, call(node, ask)).await.map(Json)
+        },
+    )
+}
+
+/// Does what changes something. A client that goes away does not break it off half-way; it has its
+/// place until it is done.
+pub(super) async fn to_the_end<A: Send + 'static>(
+    place: Place,
+    call: impl Future<Output = Result<A, ApiError>> + Send + 'static,
+) -> Result<A, Failure> {
+    let work = tokio::spawn(async move {
+        let _place = place;
+        call.await
+    });
+    work.await
+        .unwrap_or_else(|e| {
+            tracing::error!(error = %e, "a request failed");
+            Err(ApiError::new(
+                ErrorKind::Internal,
+                "internal",
+                "the request failed: see the node's log",
+            ))
+        })
+        .map_err(Failure::from)
 }
 
 /// A JSON body.
@@ -152,4 +180,61 @@ async fn method() -> Failure {
     let text = "this verb has another method: what only reads is GET, the rest POST";
     let failure = Failure::invalid("bad_method", text);
     failure.with_status(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use futures_util::FutureExt as _;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use tokio::sync::Notify;
+
+    use super::super::guard::Door;
+    use super::*;
+    use crate::node::testing::World;
+
+    #[tokio::test]
+    async fn who_goes_away_breaks_nothing_off() {
+        let world = World::new().await;
+        let node = world.node().await;
+        let (stop, _) = tokio::sync::watch::channel(false);
+        let gate = Arc::new(Gate::new(node.clone(), world.net(), stop, Door::Unix));
+        let (begun, go, done) =
+            (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let work = {
+            let (begun, go, done) = (begun.clone(), go.clone(), done.clone());
+            move |_: Node, ask: Done| {
+                let (begun, go, done) = (begun.clone(), go.clone(), done.clone());
+                async move {
+                    begun.notify_one();
+                    go.notified().await;
+                    done.notify_one();
+                    Ok(ask)
+                }
+            }
+        };
+        let router = Router::new()
+            .route("/v1/work", write(work))
+            .layer(middleware::from_fn_with_state(gate.clone(), gate::pass))
+            .with_state(gate.clone());
+        let request = Request::post("/v1/work")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body(Body::from("{}"))
+            .unwrap();
+        let service = TowerToHyperService::new(router);
+        tokio::select! {
+            _ = service.call(request) => panic!("it waits"),
+            () = begun.notified() => {}
+        }
+        // The client has gone. The node does not end before the work has.
+        let mut idle = std::pin::pin!(gate.idle());
+        assert!(idle.as_mut().now_or_never().is_none());
+        go.notify_one();
+        done.notified().await;
+        idle.await;
+        node.close().await;
+    }
 }

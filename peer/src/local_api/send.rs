@@ -16,7 +16,8 @@ use meshwire_signaling::frame::MessageState;
 
 use super::failure::Failure;
 use super::guard::only;
-use super::routes::parse;
+use super::limits::Place;
+use super::routes::{parse, to_the_end};
 use crate::api::{Message, Send, WaitFor};
 use crate::node::Node;
 
@@ -25,13 +26,14 @@ pub(super) const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 
 pub(super) async fn send(
     Extension(node): Extension<Node>,
+    Extension(place): Extension<Place>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Message>), Failure> {
     let mut ask: Send = parse(&headers, &body)?;
     take_key(&headers, &mut ask)?;
     let wait = ask.wait;
-    let message = node.send(ask).await?;
+    let message = to_the_end(place, async move { node.send(ask).await }).await?;
     Ok((status(&message, wait), Json(message)))
 }
 

@@ -21,6 +21,7 @@ use super::events::Event;
 use super::groups::without;
 use super::mesh::Mesh;
 use super::seal::to_send;
+use super::sessions::SESSION_ENDED;
 use super::{outbox, regroup};
 use crate::core::group::RecipientState;
 use crate::core::outbox::{Disposition, judge, retry_delay_ms};
@@ -42,8 +43,10 @@ struct Outcome {
 enum End {
     /// The link's answer.
     Link(Result<Handed, LinkError>),
-    /// The broker cannot carry such mail; in words.
+    /// It can never go, in words: the broker cannot carry such mail, or its author has ended.
     Unfit(String),
+    /// The store failed; in words.
+    Later(String),
     /// Another message goes on in its place.
     Replaced,
 }
@@ -115,8 +118,8 @@ async fn until_due(mesh: &Mesh) -> Option<Duration> {
 /// Hands one row to the link, in the order of these calls; what is left to do is in the future.
 async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
     let (id, author, attempts) = (row.meta.id, row.meta.author, row.meta.attempts);
-    if let Some(lacking) = lacking(mesh, &row.meta) {
-        return async move { Outcome { id, author, attempts, end: End::Unfit(lacking) } }.boxed();
+    if let Some(unfit) = unfit(mesh, &row.meta) {
+        return async move { Outcome { id, author, attempts, end: End::Unfit(unfit) } }.boxed();
     }
     let kept = needs_care(&row.meta).then(|| row.clone());
     let ticket = mesh.link.send(to_send(row.envelope, &author)).await;
@@ -131,10 +134,10 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
                 End::Link(regroup::follow(&mesh, row, e).await)
             }
             (Err(LinkError::Refused(frame)), Some(row)) if frame.code == code::TARGET_GONE => {
-                if outbox::redirect(&mesh, &row).await {
-                    End::Replaced
-                } else {
-                    End::Link(Err(LinkError::Refused(frame)))
+                match outbox::redirect(&mesh, &row).await {
+                    Ok(true) => End::Replaced,
+                    Ok(false) => End::Link(Err(LinkError::Refused(frame))),
+                    Err(e) => End::Later(e.to_string()),
                 }
             }
             (result, _) => End::Link(result),
@@ -149,8 +152,12 @@ fn needs_care(meta: &OutboxMeta) -> bool {
     !matches!(meta.target, Target::Member { .. })
 }
 
-/// What the broker would need for such a row and lacks, in words.
-fn lacking(mesh: &Mesh, meta: &OutboxMeta) -> Option<String> {
+/// Why such a row can never go, in words: its author has ended, or the broker lacks what it needs.
+pub(super) fn unfit(mesh: &Mesh, meta: &OutboxMeta) -> Option<String> {
+    if !mesh.speaks_as(&meta.author) {
+        // It was written in the moment of its author's end.
+        return Some(SESSION_ENDED.to_owned());
+    }
     let needs = [
         (matches!(meta.target, Target::Group { .. }), feature::GROUPS),
         (meta.author != mesh.row.self_key, feature::DELEGATES),
@@ -176,6 +183,7 @@ fn steps(mesh: &Mesh, outcome: Outcome) -> Vec<Authored> {
     match end {
         End::Replaced => Vec::new(),
         End::Unfit(reason) => vec![to(StepTo::Failed { reason })],
+        End::Later(reason) => vec![to(again(mesh, attempts, None, reason))],
         // Even `delivered` counts only with the recipient's receipt, which the broker keeps for us.
         End::Link(Ok(handed)) => {
             let path = path_word(mesh.link.kind()).to_owned();
@@ -195,14 +203,17 @@ fn refused(mesh: &Mesh, attempts: u32, error: &LinkError) -> StepTo {
     let now = mesh.now();
     match judge(error) {
         Disposition::Wait => StepTo::Retry { next_attempt_at: now, reason: error.to_string() },
-        Disposition::Retry { after_ms, reason } => {
-            let random = jitter(mesh.services.net.as_ref(), u64::MAX);
-            let delay = retry_delay_ms(attempts, after_ms, random);
-            StepTo::Retry { next_attempt_at: now.saturating_add(delay), reason }
-        }
+        Disposition::Retry { after_ms, reason } => again(mesh, attempts, after_ms, reason),
         Disposition::Expire => StepTo::Expired { reason: "broker".to_owned() },
         Disposition::Fail { reason } => StepTo::Failed { reason },
     }
+}
+
+/// The next try, after the back-off.
+fn again(mesh: &Mesh, attempts: u32, after_ms: Option<u64>, reason: String) -> StepTo {
+    let random = jitter(mesh.services.net.as_ref(), u64::MAX);
+    let delay = retry_delay_ms(attempts, after_ms, random);
+    StepTo::Retry { next_attempt_at: mesh.now().saturating_add(delay), reason }
 }
 
 /// A path's word in API and command line.
@@ -220,6 +231,10 @@ pub(super) type Authored = (PublicKey, Step);
 pub(super) async fn apply(mesh: &Mesh, steps: &[Authored]) -> Result<Vec<Stepped>, StoreError> {
     let bare: Vec<Step> = steps.iter().map(|(_, step)| step.clone()).collect();
     let done = mesh.store().step(&bare).await?;
+    if steps.iter().any(|(author, _)| mesh.ended(author)) {
+        // That may have been the last of its mail.
+        mesh.announce.notify_one();
+    }
     for ((author, step), outcome) in steps.iter().zip(&done) {
         let state = match (outcome, step.to.state()) {
             (Stepped::Done { .. }, Some(state)) => state,

@@ -1,11 +1,12 @@
 //! Which mesh and whom a caller means.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::{MeshId, PublicKey};
-use tokio::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
 
 use super::mesh::Mesh;
 use super::sessions::SessionHandle;
@@ -15,7 +16,65 @@ use crate::core::resolve::{Candidate, ResolveError, nearest, resolve};
 use crate::store::StoreError;
 
 /// Longest wait for the broker's roster when nobody of a name is known.
-const ROSTER_WAIT: Duration = Duration::from_secs(3);
+pub(super) const ROSTER_WAIT: Duration = Duration::from_secs(3);
+/// Shortest time between two looks at a mesh's roster for the sake of unknown names: each is the whole
+/// of it, and anybody who may ask can make up names, while the broker's rate is the member's.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Looks at a mesh's roster because somebody asks for somebody unknown: one look at a time, for
+/// whoever asks meanwhile and for [`LOOK_AGAIN`] after its begin.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh(Mutex<Option<Look>>);
+
+/// The last look: when it began, and whether it has ended.
+#[derive(Debug)]
+struct Look {
+    begun: Instant,
+    over: watch::Receiver<bool>,
+}
+
+impl Look {
+    /// Whether somebody who asks at `now` gets what this look brings.
+    fn serves(&self, now: Instant) -> bool {
+        let running = !*self.over.borrow() && self.over.has_changed().is_ok();
+        running || now.saturating_duration_since(self.begun) < LOOK_AGAIN
+    }
+}
+
+impl Fresh {
+    /// The look that serves at `now`, begun if there is none.
+    fn look(
+        &self,
+        now: Instant,
+        begin: impl FnOnce() -> watch::Receiver<bool>,
+    ) -> watch::Receiver<bool> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(look) = last.as_ref()
+            && look.serves(now)
+        {
+            return look.over.clone();
+        }
+        let over = begin();
+        *last = Some(Look { begun: now, over: over.clone() });
+        over
+    }
+}
+
+/// Brings the roster up to date, at most every [`LOOK_AGAIN`]. It goes on if the caller does not
+/// wait: who gives up must not make the next one start again.
+pub(super) async fn refresh(mesh: &Arc<Mesh>) {
+    let begin = || {
+        let (end, over) = watch::channel(false);
+        let mesh = mesh.clone();
+        tokio::spawn(async move {
+            roster::refresh(&mesh).await;
+            end.send_replace(true);
+        });
+        over
+    };
+    let mut over = mesh.fresh.look(mesh.services.net.now(), begin);
+    let _ = over.wait_for(|over| *over).await;
+}
 
 impl Node {
     /// The meshes that a caller asks about: the one that it names, or all that it may ask about.
@@ -91,7 +150,7 @@ impl Node {
             let fresh = async {
                 for mesh in &meshes {
                     if mesh.up().await.is_ok() {
-                        roster::refresh(mesh).await;
+                        refresh(mesh).await;
                     }
                 }
             };
@@ -184,4 +243,45 @@ fn blind(meshes: &[Arc<Mesh>]) -> String {
         "; who joined {} since the last connection is unknown, its broker cannot be reached now",
         down.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_at_the_roster_are_shared_and_rare() {
+        let (fresh, start) = (Fresh::default(), Instant::now());
+        let mut ends = Vec::new();
+        let ask = |ends: &mut Vec<watch::Sender<bool>>, ms: u64| {
+            let begin = || {
+                let (end, over) = watch::channel(false);
+                ends.push(end);
+                over
+            };
+            fresh.look(start + Duration::from_millis(ms), begin)
+        };
+        let mut waiting: Vec<_> = (0..50).map(|ms| ask(&mut ends, ms)).collect();
+        // It is slow: longer than the pause, and still one at a time.
+        waiting.push(ask(&mut ends, 60_000));
+        assert_eq!(ends.len(), 1);
+        ends[0].send_replace(true);
+        for over in &mut waiting {
+            assert!(*over.wait_for(|o| *o).await.unwrap());
+        }
+        // A fast one serves for two seconds.
+        ask(&mut ends, 60_000);
+        assert_eq!(ends.len(), 2);
+        ends[1].send_replace(true);
+        assert!(*ask(&mut ends, 61_999).borrow());
+        assert_eq!(ends.len(), 2);
+        ask(&mut ends, 62_000);
+        assert_eq!(ends.len(), 3);
+        // One that died is over.
+        ends.pop();
+        ask(&mut ends, 63_999);
+        assert_eq!(ends.len(), 2, "but serves as long");
+        ask(&mut ends, 64_000);
+        assert_eq!(ends.len(), 3);
+    }
 }

@@ -16,7 +16,7 @@ use tokio::time::Duration;
 use super::events::Misbehaviour;
 use super::join::link_error;
 use super::mesh::Mesh;
-use super::{Node, invalid, roster, store_error};
+use super::{Node, find, invalid, store_error};
 use crate::api::{ApiError, Done, ErrorKind, Group, GroupMember, ListGroups, SetGroup};
 use crate::core::group::{Membership, recipients};
 use crate::core::resolve::nearest;
@@ -250,7 +250,7 @@ pub(super) async fn reach(mesh: &Arc<Mesh>, target: &str) -> Result<Vec<NewRecip
     // Somebody may have joined since we last heard.
     let fresh = async {
         if mesh.up().await.is_ok() {
-            roster::refresh(mesh).await;
+            find::refresh(mesh).await;
         }
     };
     let _ = tokio::time::timeout(ROSTER_WAIT, fresh).await;

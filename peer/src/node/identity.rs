@@ -104,6 +104,14 @@ impl Node {
         }
     }
 
+    /// Refuses a session that has ended.
+    ///
+    /// # Errors
+    /// `bad_session`.
+    pub(super) fn still_there(&self) -> Result<(), ApiError> {
+        self.session().map_or(Ok(()), |_| self.pick(None).map(drop))
+    }
+
     /// As whom the caller speaks in `mesh`.
     ///
     /// # Errors
@@ -114,7 +122,8 @@ impl Node {
             let own = self.pick(None)?;
             return Err(other_mesh(session, &own, &mesh.row.name));
         }
-        mesh.identity(&session.key()).ok_or_else(|| session_ended(session))
+        let live = mesh.sessions.get(&session.key()).ok_or_else(|| session_ended(session))?;
+        Ok(live.identity(mesh.now()))
     }
 
     /// Refuses sessions; `what` completes "only the home's owner may …".

@@ -166,8 +166,10 @@ async fn decline(mesh: &Arc<Mesh>, inbound: Inbound, verdict: Verdict) {
             };
             answer(mesh, Answer::Final { from: a.author, id: a.id, receipt }).await;
         }
-        Verdict::Gone { author, id, session, receipt } => {
-            answer(mesh, Answer::Gone { from: author, id, by: session, receipt }).await;
+        Verdict::Gone { session, answer: a } => {
+            if let Some(said) = for_ended(mesh, session, a).await {
+                answer(mesh, said).await;
+            }
         }
         Verdict::NeedChain(a) => {
             mesh.refresh.notify_one();
@@ -181,6 +183,31 @@ async fn decline(mesh: &Arc<Mesh>, inbound: Inbound, verdict: Verdict) {
         Verdict::Discard { detail } => {
             mesh.misbehaved(Misbehaviour::TamperedEnvelope, &detail);
         }
+    }
+}
+
+/// The answer to mail for a session of ours that has ended; none where the store fails.
+pub(super) async fn for_ended(mesh: &Mesh, session: PublicKey, a: Answerer) -> Option<Answer> {
+    let (from, id) = (a.author, a.id);
+    match mesh.store().seen(&a.mesh, &from, &id).await {
+        // It has it, and its receipt was lost: `gone` would make the author send it once more.
+        Ok(Some(hash)) if hash == a.hash => {
+            let pair = mesh.pairs_of(&session).and_then(|pairs| pairs.pair(&from).ok());
+            Some(match pair {
+                Some(pair) => {
+                    let receipt = a.instead(session, pair).delivered();
+                    Answer::Final { from, id, receipt }
+                }
+                // Its key is gone, and it expires unanswered.
+                None => {
+                    let reason = "the session had it before its end".to_owned();
+                    Answer::Later { from, id, by: session, reason }
+                }
+            })
+        }
+        Ok(_) => Some(Answer::Gone { from, id, by: session, receipt: a.gone() }),
+        // Unanswered, it comes again.
+        Err(_) => None,
     }
 }
 
@@ -202,14 +229,21 @@ enum Noted {
 }
 
 /// Notes receipts that hold, and lets the broker forget them.
-async fn confirm(mesh: &Arc<Mesh>, receipts: Vec<(PublicKey, EnvelopeId, Receipt)>) {
+pub(super) async fn confirm(mesh: &Arc<Mesh>, receipts: Vec<(PublicKey, EnvelopeId, Receipt)>) {
     let mut steps = Vec::new();
     let mut noted = Vec::new();
     for (from, id, receipt) in receipts {
         let to = match judge(mesh, &from, &id, &receipt).await {
             Ok(Noted::Steps(to)) => to,
-            Ok(Noted::Gone(row)) if outbox::redirect(mesh, &row).await => Vec::new(),
-            Ok(Noted::Gone(_)) => vec![StepTo::Failed { reason: code::TARGET_GONE.to_owned() }],
+            Ok(Noted::Gone(row)) => match outbox::redirect(mesh, &row).await {
+                Ok(true) => Vec::new(),
+                Ok(false) => vec![StepTo::Failed { reason: code::TARGET_GONE.to_owned() }],
+                Err(e) => {
+                    // Unconfirmed, it comes again.
+                    tracing::error!(%id, error = %e, "a message could not be sealed anew");
+                    continue;
+                }
+            },
             Ok(Noted::Forged) => {
                 let text = format!("the receipt for {id} is not by {}", receipt.by.short());
                 mesh.misbehaved(Misbehaviour::ForgedReceipt, &text);
@@ -259,8 +293,8 @@ async fn judge(
     if meta.author != *from {
         return Ok(Noted::Forged);
     }
-    let Some(author) = mesh.identity(from) else {
-        // By a session of ours that has ended: its key is gone, nobody can check the MAC.
+    let Some(pairs) = mesh.pairs_of(from) else {
+        // By a session of ours that ended long ago: its key is gone, nobody can check the MAC.
         return Ok(Noted::Steps(Vec::new()));
     };
     let (is_group, is_gone) = (meta.target.key().is_none(), receipt.verdict == Outcome::Gone);
@@ -274,7 +308,7 @@ async fn judge(
     };
     let ends = Ends { mesh: &mesh.id(), sender: from, recipient: &receipt.by };
     let holds = expected == Some(receipt.by)
-        && author.pairs.pair(&receipt.by).is_ok_and(|pair| receipt.verify(&pair, ends, &meta.hash));
+        && pairs.pair(&receipt.by).is_ok_and(|pair| receipt.verify(&pair, ends, &meta.hash));
     if !holds {
         return Ok(Noted::Forged);
     }

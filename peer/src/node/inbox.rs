@@ -46,6 +46,8 @@ impl Node {
         let until = self.services().net.now() + within(ask.wait_ms, Duration::ZERO);
         let mut events = self.events();
         loop {
+            // It may have ended while it waited.
+            self.still_there()?;
             let mark = (!ask.peek).then(|| self.services().net.unix_ms());
             let store = &self.services().store;
             let rows = store.inbox_list(&filter, mark).await.map_err(store_error)?;
@@ -55,7 +57,10 @@ impl Node {
             loop {
                 match timeout_at(until, events.recv()).await {
                     Err(_) | Ok(Err(RecvError::Closed)) => return Ok(Vec::new()),
-                    Ok(Ok(Event::Message(_)) | Err(RecvError::Lagged(_))) => break,
+                    Ok(
+                        Ok(Event::Message(_) | Event::Session { started: false, .. })
+                        | Err(RecvError::Lagged(_)),
+                    ) => break,
                     Ok(Ok(_)) => {}
                 }
             }

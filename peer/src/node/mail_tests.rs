@@ -187,7 +187,7 @@ async fn a_session_writes_as_itself_and_only_as_it_may() {
     assert_eq!(row.meta.author, started.session.key);
     let item = opened(&mesh, BOB, &row).item;
     assert_eq!((item.author, item.member), (started.session.key, member(&node)));
-    assert_eq!(item.author_name, "ana");
+    assert_eq!(item.author_name, "ana/agent");
 
     // It sees its own mail alone, and requeues it under its own key.
     node.send(to("bob", "from ana")).await.unwrap();
@@ -203,6 +203,30 @@ async fn a_session_writes_as_itself_and_only_as_it_may() {
     assert_eq!(row.meta.author, started.session.key);
     let old = node.message(MessageStatus { id: sent.id.to_string() }).await.unwrap();
     assert_eq!((old.state, old.superseded_by), (MessageState::Failed, Some(anew.id)));
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_session_learns_nothing_of_others_ids_and_idempotency_keys() {
+    let (_world, node, _mesh) = populated().await;
+    let started = session(&node, "agent", None).await;
+    let agent = node.as_session(&started.token).unwrap();
+    let keyed = |text: &str| Send { idempotency_key: Some("k".into()), ..to("bob", text) };
+    let first = node.send(keyed("from ana")).await.unwrap();
+    let second = node.send(to("bob", "from ana")).await.unwrap();
+    // All ids of these days start alike.
+    let prefix = first.id.to_string()[..6].to_owned();
+    let ask = || MessageStatus { id: prefix.clone() };
+    assert_eq!(node.message(ask()).await.unwrap_err().code, "message_ambiguous");
+    let e = agent.message(ask()).await.unwrap_err();
+    assert_eq!(e.code, "message_not_found");
+    assert!(!e.message.contains(&second.id.to_string()), "{e}");
+    let own = agent.send(keyed("from the agent")).await.unwrap();
+    assert!(!own.duplicate && agent.send(keyed("from the agent")).await.unwrap().duplicate);
+    assert_eq!(agent.message(ask()).await.unwrap().id, own.id);
+    let e = agent.requeue(Requeue { id: second.id.to_string(), ttl_ms: None }).await.unwrap_err();
+    assert_eq!(e.code, "message_not_found");
+    assert!(node.send(keyed("from ana")).await.unwrap().duplicate);
     node.close().await;
 }
 
@@ -255,15 +279,15 @@ async fn mail_for_an_ended_session_goes_on_to_its_member() {
     let relayed = StepTo::Relayed { at: NOW, path: "relay".into() };
     mesh.store().step(&[Step { mesh: mesh.id(), id: sent.id, to: relayed }]).await.unwrap();
     let row = stored(&mesh, sent.id).await;
-    assert!(outbox::redirect(&mesh, &row).await);
+    assert!(outbox::redirect(&mesh, &row).await.unwrap());
     let old = stored(&mesh, sent.id).await.meta;
     assert_eq!(old.state, OutboxState::Aborted);
     let new = stored(&mesh, old.superseded_by.unwrap()).await;
     assert_eq!(new.meta.target, Target::Member { key: public(BOB) });
     assert_eq!((new.meta.expires_at, new.meta.peer_name.as_str()), (old.expires_at, "bob"));
     assert_eq!(opened(&mesh, BOB, &new).item.content, b"hello");
-    assert!(!outbox::redirect(&mesh, &stored(&mesh, sent.id).await).await, "once");
-    assert!(!outbox::redirect(&mesh, &new).await, "a member is no session");
+    assert!(!outbox::redirect(&mesh, &stored(&mesh, sent.id).await).await.unwrap(), "once");
+    assert!(!outbox::redirect(&mesh, &new).await.unwrap(), "a member is no session");
     node.close().await;
 }
 

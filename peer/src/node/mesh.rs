@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use meshwire_signaling::attest::IdentityKind;
@@ -16,6 +16,7 @@ use meshwire_transport::relay::{CounterError, HelloCounter, RelayConfig, RelayLi
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::events::{Event, Misbehaviour};
+use super::find::Fresh;
 use super::identity::Identity;
 use super::presence::Own;
 use super::sessions::Sessions;
@@ -56,10 +57,14 @@ pub(crate) struct Mesh {
     pub(crate) wake: Notify,
     /// Wakes the roster's refresh.
     pub(crate) refresh: Notify,
+    /// Looks at the roster for those who ask for somebody unknown.
+    pub(super) fresh: Fresh,
     /// Wakes what tells the broker of our sessions and presence.
     pub(crate) announce: Notify,
     /// Counts connections, so that tickets of an older one are told apart.
     pub(crate) generation: AtomicU64,
+    /// Whether our presence was there already when this node first connected.
+    was_there: OnceLock<bool>,
     state: watch::Sender<LinkState>,
     known: Mutex<HashMap<PublicKey, Known>>,
     /// Who is there; meaningful while the link is up.
@@ -122,8 +127,10 @@ impl Mesh {
             link,
             wake: Notify::new(),
             refresh: Notify::new(),
+            fresh: Fresh::default(),
             announce: Notify::new(),
             generation: AtomicU64::new(0),
+            was_there: OnceLock::new(),
             state: watch::Sender::new(LinkState::Connecting),
             known: Mutex::default(),
             views: Views::default(),
@@ -168,9 +175,12 @@ impl Mesh {
             let features = Some(ack.features.clone());
             *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = features;
         }
-        if !ack.is_some_and(|a| a.lease.as_ref().is_some_and(|l| l.resumed)) {
+        let resumed = ack.is_some_and(|a| a.lease.as_ref().is_some_and(|l| l.resumed));
+        if !resumed {
             self.own.forgotten(&self.row.self_key);
         }
+        // Only the first says what was before this node.
+        let _ = self.was_there.set(resumed);
         self.state.send_replace(LinkState::Up { drained: false, roster: false });
         self.services.tell(Event::Link { mesh: self.id(), up: true, reason: None });
         self.wake.notify_one();
@@ -265,12 +275,27 @@ impl Mesh {
         Identity { kind: IdentityKind::Member, pairs: self.pairs.clone(), attestation: None }
     }
 
-    /// Our identity with this key: the member, or a live session.
+    /// Whether we speak as this key: as the member, a live session, or one that has ended and whose
+    /// mail has not settled.
+    pub(crate) fn speaks_as(&self, key: &PublicKey) -> bool {
+        *key == self.row.self_key || self.sessions.speaker(key).is_some()
+    }
+
+    /// The pairs of an identity that we speak as, or of a session that has ended lately.
+    pub(crate) fn pairs_of(&self, key: &PublicKey) -> Option<Arc<PairCache>> {
+        if *key == self.row.self_key {
+            return Some(self.pairs.clone());
+        }
+        let session = self.sessions.get(key).or_else(|| self.sessions.lately(key))?;
+        Some(session.pairs().clone())
+    }
+
+    /// Our identity with this key, as far as we [speak as](Self::speaks_as) it.
     pub(crate) fn identity(&self, key: &PublicKey) -> Option<Identity> {
         if *key == self.row.self_key {
             return Some(self.member_identity());
         }
-        self.sessions.get(key).map(|session| session.identity(self.now()))
+        self.sessions.speaker(key).map(|session| session.identity(self.now()))
     }
 
     /// The keys that mail may be for: the member's and those of the live sessions.
@@ -348,7 +373,14 @@ impl Mesh {
         self.services.tell(Event::Misbehaviour { mesh: self.id(), what });
     }
 
+    /// Ends the link. Who was not there before this node came has left with it: nobody is to wait
+    /// for a verb that had the home for a moment.
     pub(crate) async fn close(&self) {
+        if self.was_there.get() == Some(&false)
+            && let Err(e) = self.link.bye().await
+        {
+            tracing::debug!(mesh = %self.id().short(), error = %e, "left without a word");
+        }
         self.link.close().await;
     }
 }

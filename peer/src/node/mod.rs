@@ -11,6 +11,8 @@
 //! is answered; `delivered` is said only on the recipient's own receipt.
 
 mod admin;
+#[cfg(test)]
+mod close_tests;
 mod drain;
 mod events;
 mod find;
@@ -34,7 +36,7 @@ mod send;
 mod sessions;
 mod surface;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -53,6 +55,7 @@ use tokio::time::Duration;
 pub use events::{Event, Misbehaviour};
 pub use identity::Viewer;
 pub use run::run;
+pub(crate) use sessions::SessionHandle;
 
 use crate::api::{ApiError, Done, ErrorKind, MeshStatus, Status};
 use crate::core::outbox::OutboxState;
@@ -83,7 +86,7 @@ pub(crate) struct Services {
     pub(crate) net: Arc<dyn Net>,
     pub(crate) store: Arc<dyn PeerStore>,
     pub(crate) keyring: Keyring,
-    pub(crate) surfacer: Surfacer,
+    pub(crate) surfacer: Arc<Surfacer>,
     pub(crate) events: broadcast::Sender<Event>,
 }
 
@@ -144,7 +147,8 @@ impl Node {
         lock: Option<Lock>,
     ) -> Result<Self, ApiError> {
         let (events, _) = broadcast::channel(EVENTS);
-        let surfacer = Surfacer::restore(net.clone(), store.clone(), events.clone()).await?;
+        let (surfacer, held) =
+            Surfacer::restore(net.clone(), store.clone(), events.clone()).await?;
         let services = Arc::new(Services { net, store, keyring, surfacer, events });
         let inner = Inner {
             services: services.clone(),
@@ -154,10 +158,11 @@ impl Node {
             lock: Mutex::new(lock),
         };
         let node = Self { inner: Arc::new(inner), caller: Caller::Owner };
+        // First: sessions that are over by now wait for it.
+        node.spawn(surface::run(services.surfacer.clone(), held));
         for row in services.store.mesh_list().await.map_err(store_error)? {
             node.start(row).await?;
         }
-        node.spawn(surface::run(services.clone()));
         node.spawn(maintain(services));
         Ok(node)
     }
@@ -247,8 +252,7 @@ impl Node {
         let _ = tokio::time::timeout(patience, all).await;
     }
 
-    /// Tells the brokers that this node goes on purpose, so that nobody waits for it. Not for a verb
-    /// that has the home for a moment: its coming and going is nobody's news.
+    /// Tells the brokers that this node goes on purpose, so that nobody waits for it.
     async fn leave(&self) {
         for mesh in self.meshes() {
             if let Err(e) = mesh.link.bye().await {

@@ -63,9 +63,7 @@ impl Node {
     pub async fn requeue(&self, ask: Requeue) -> Result<Message, ApiError> {
         let ttl = ask.ttl_ms.unwrap_or(ms(QUEUED_TTL));
         check_ttl(ttl)?;
-        let store = &self.services().store;
-        let old = store.outbox_find(None, &ask.id).await.map_err(store_error)?;
-        self.own_message(&old.meta)?;
+        let old = self.find_own(&ask.id).await?;
         let mesh = self.pick(Some(&old.meta.mesh.to_string()))?;
         if !old.meta.state.may_requeue() {
             let (id, state) = (old.meta.id, old.meta.state);
@@ -81,7 +79,13 @@ impl Node {
         };
         let expires_at = mesh.now().saturating_add(ttl);
         let anew = Anew { expires_at, recipients, redirect: None };
-        let row = replace(&mesh, &author, &old, anew).await?;
+        let row = replace(&mesh, &author, &old, anew).await.map_err(|e| match e {
+            Unsealed::Broken(e) => {
+                let text = format!("the message {} cannot be read: {e}", old.meta.id);
+                ApiError::new(ErrorKind::Io, "store", text)
+            }
+            Unsealed::Store(e) => store_error(e),
+        })?;
         self.describe_whole(&row.meta, false).await
     }
 }
@@ -93,25 +97,29 @@ struct Anew {
     redirect: Option<Redirect>,
 }
 
+/// Why a message could not be sealed anew.
+enum Unsealed {
+    /// The old one cannot be read, or nothing can be sealed for the new recipient.
+    Broken(String),
+    /// The store's reason.
+    Store(StoreError),
+}
+
 /// Seals a message of ours anew and puts it in the old one's place.
 async fn replace(
     mesh: &Mesh,
     author: &Identity,
     old: &OutboxRow,
     anew: Anew,
-) -> Result<OutboxRow, ApiError> {
-    let broken = |e: String| {
-        let text = format!("the message {} cannot be read: {e}", old.meta.id);
-        ApiError::new(ErrorKind::Io, "store", text)
-    };
+) -> Result<OutboxRow, Unsealed> {
     let now = mesh.now();
     let id = EnvelopeId::new(now, u128::from_be_bytes(random(mesh.services.net.as_ref())));
-    let mut letter = reopen(author, old, id, now, anew.expires_at).map_err(broken)?;
+    let mut letter = reopen(author, old, id, now, anew.expires_at).map_err(Unsealed::Broken)?;
     if let Some(redirect) = &anew.redirect {
         letter.target = redirect.target.clone();
     }
     let ready = letter.prepare(mesh, author, &anew.recipients).await;
-    let ready = ready.map_err(|e| broken(e.to_string()))?;
+    let ready = ready.map_err(|e| Unsealed::Broken(e.to_string()))?;
     let replace = Replace {
         mesh: old.meta.mesh,
         old: old.meta.id,
@@ -122,46 +130,41 @@ async fn replace(
         redirect: anew.redirect,
     };
     let seal = Box::new(|slot| Ok(ready.seal(slot)));
-    let row = mesh.store().requeue(replace, seal).await.map_err(store_error)?;
+    let row = mesh.store().requeue(replace, seal).await.map_err(Unsealed::Store)?;
     mesh.wake.notify_one();
     Ok(row)
 }
 
 /// The session that a message is for has ended: seals it anew for its member, by what our own roster
-/// said when it was sent. False if that is not possible; nothing has changed then.
-pub(super) async fn redirect(mesh: &Arc<Mesh>, old: &OutboxRow) -> bool {
-    match try_redirect(mesh, old).await {
-        Ok(Some(new)) => {
-            tracing::info!(
-                target: "meshwire::events::outbox::redirected",
-                mesh = %mesh.id().short(), id = %old.meta.id, %new,
-                "the session has ended: its member gets the message"
-            );
-            mesh.services.tell(Event::Outbox {
-                mesh: mesh.id(),
-                id: old.meta.id,
-                author: old.meta.author,
-                state: OutboxState::Aborted,
-                reason: Some(code::TARGET_GONE.to_owned()),
-            });
-            true
-        }
-        Ok(None) => false,
-        Err(e) => {
-            tracing::warn!(id = %old.meta.id, error = %e, "not sealed anew for the member");
-            false
-        }
-    }
+/// said when it was sent. False if that is not possible, now or later; nothing has changed then.
+///
+/// # Errors
+/// [`StoreError`]; nothing has changed, and it may be possible later.
+pub(super) async fn redirect(mesh: &Arc<Mesh>, old: &OutboxRow) -> Result<bool, StoreError> {
+    let Some(new) = try_redirect(mesh, old).await? else { return Ok(false) };
+    tracing::info!(
+        target: "meshwire::events::outbox::redirected",
+        mesh = %mesh.id().short(), id = %old.meta.id, %new,
+        "the session has ended: its member gets the message"
+    );
+    mesh.services.tell(Event::Outbox {
+        mesh: mesh.id(),
+        id: old.meta.id,
+        author: old.meta.author,
+        state: OutboxState::Aborted,
+        reason: Some(code::TARGET_GONE.to_owned()),
+    });
+    Ok(true)
 }
 
-async fn try_redirect(mesh: &Mesh, old: &OutboxRow) -> Result<Option<EnvelopeId>, ApiError> {
+async fn try_redirect(mesh: &Mesh, old: &OutboxRow) -> Result<Option<EnvelopeId>, StoreError> {
     let Some(member) = behind(&old.meta) else { return Ok(None) };
     let over = old.meta.expires_at <= mesh.now();
     if member == old.meta.author || over || !old.meta.state.may_redirect() {
         return Ok(None);
     }
-    let (Some(author), Some(known)) = (mesh.identity(&old.meta.author), mesh.known(&member).await)
-    else {
+    let known = mesh.store().member(&mesh.id(), &member).await?;
+    let (Some(author), Some(known)) = (mesh.identity(&old.meta.author), known) else {
         return Ok(None);
     };
     let redirect = Redirect {
@@ -172,8 +175,19 @@ async fn try_redirect(mesh: &Mesh, old: &OutboxRow) -> Result<Option<EnvelopeId>
     };
     let expires_at = old.meta.expires_at;
     let anew = Anew { expires_at, recipients: Vec::new(), redirect: Some(redirect) };
-    let new = replace(mesh, &author, old, anew).await?;
-    Ok(Some(new.meta.id))
+    let why = match replace(mesh, &author, old, anew).await {
+        Ok(new) => return Ok(Some(new.meta.id)),
+        Err(Unsealed::Broken(e)) => e,
+        // It has moved on, or cannot be sealed.
+        Err(Unsealed::Store(
+            e @ (StoreError::NotRequeueable { .. }
+            | StoreError::NotFound(_)
+            | StoreError::Freeze(_)),
+        )) => e.to_string(),
+        Err(Unsealed::Store(e)) => return Err(e),
+    };
+    tracing::warn!(id = %old.meta.id, "not sealed anew for the member: {why}");
+    Ok(None)
 }
 
 /// The member behind a message's recipient, where that is a session or service.

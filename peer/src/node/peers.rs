@@ -11,7 +11,7 @@ use meshwire_signaling::{PublicKey, UnixMillis};
 
 use super::mesh::Mesh;
 use super::views::{PeerView, SessionView};
-use super::{Node, store_error};
+use super::{Node, find, store_error};
 use crate::api::{ApiError, GroupRole, ListPeers, Peer, PeerKind, SafetyNumber, Verify};
 use crate::store::{MemberRow, StoreError};
 
@@ -22,8 +22,16 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn peers(&self, ask: ListPeers) -> Result<Vec<Peer>, ApiError> {
+        let meshes = self.scope(ask.mesh.as_deref())?;
+        // Whether somebody who is there can be heard right now is no news: only the broker knows.
+        let fresh = async {
+            for mesh in meshes.iter().filter(|m| m.is_up()) {
+                find::refresh(mesh).await;
+            }
+        };
+        let _ = tokio::time::timeout(find::ROSTER_WAIT, fresh).await;
         let mut out = Vec::new();
-        for mesh in self.scope(ask.mesh.as_deref())? {
+        for mesh in meshes {
             out.extend(peers_of(&mesh, ask.all).await.map_err(store_error)?);
         }
         Ok(out)

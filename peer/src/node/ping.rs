@@ -137,3 +137,25 @@ async fn next(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::World;
+    use super::*;
+
+    /// Clients wait for what they asked for and a minute more.
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_takes_as_long_as_it_was_asked_to_wait_once() {
+        let world = World::new().await;
+        let node = world.node().await;
+        world.bob(&node).await;
+        let ask = Ping { mesh: Some("lab".into()), peer: "bob".into(), timeout_ms: Some(120_000) };
+        let start = Instant::now();
+        let pong = node.ping(ask).await.unwrap();
+        let took = start.elapsed();
+        assert!(took >= Duration::from_secs(120) && took < Duration::from_secs(125), "{took:?}");
+        assert_eq!(pong.legs.len(), Priority::ALL.len());
+        assert!(pong.legs.iter().all(|l| l.durable_us.is_some() && l.delivered_us.is_none()));
+        node.close().await;
+    }
+}

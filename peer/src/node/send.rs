@@ -21,7 +21,7 @@ use crate::api::{ApiError, Conflict, ErrorKind, Message, MessageStatus, Recipien
 use crate::core::group;
 use crate::core::outbox::OutboxState;
 use crate::core::resolve::Candidate;
-use crate::store::{Idempotency, NewOutbox, NewRecipient, OutboxMeta, StoreError};
+use crate::store::{Idempotency, NewOutbox, NewRecipient, OutboxMeta, OutboxRow, StoreError};
 
 /// Default wait of a send that waits.
 const SEND_WAIT: Duration = Duration::from_secs(30);
@@ -90,7 +90,9 @@ impl Node {
             priority: ask.priority,
             created_at: now,
             expires_at: letter.expires_at,
-            idempotency: ask.idempotency_key.map(|key| Idempotency { key, fingerprint }),
+            idempotency: ask
+                .idempotency_key
+                .map(|key| Idempotency { key: self.scoped(key), fingerprint }),
         };
         let events = self.events();
         let ready = letter.prepare(mesh, &author, &new.recipients).await.map_err(|e| {
@@ -160,11 +162,13 @@ impl Node {
             if reached(meta.state, wait) {
                 return Ok(meta);
             }
+            self.still_there()?;
             // Wait for this message's next step; a missed event only means looking once more.
             loop {
                 match timeout_at(until, events.recv()).await {
                     Err(_) | Ok(Err(RecvError::Closed)) => return Ok(meta),
                     Ok(Ok(Event::Outbox { id, .. })) if id == meta.id => break,
+                    Ok(Ok(Event::Session { started: false, .. })) => break,
                     Ok(Err(RecvError::Lagged(_))) => break,
                     Ok(Ok(_)) => {}
                 }
@@ -177,27 +181,35 @@ impl Node {
     /// # Errors
     /// [`ApiError`].
     pub async fn message(&self, ask: MessageStatus) -> Result<Message, ApiError> {
-        let found = self.services().store.outbox_find(None, &ask.id).await.map_err(store_error)?;
-        self.own_message(&found.meta)?;
+        let found = self.find_own(&ask.id).await?;
         self.describe_whole(&found.meta, false).await
     }
 
-    /// Refuses a session what others of this node have sent, as if it were not there.
-    pub(super) fn own_message(&self, meta: &OutboxMeta) -> Result<(), ApiError> {
+    /// The message whose id starts with `prefix`, among those that the caller may know of: for a
+    /// session its own.
+    pub(super) async fn find_own(&self, prefix: &str) -> Result<OutboxRow, ApiError> {
+        let (mesh, author) = match self.viewer() {
+            Viewer::Owner => (None, None),
+            Viewer::Session { mesh, key, .. } => (Some(mesh), Some(key)),
+        };
+        let store = &self.services().store;
+        store.outbox_find(mesh.as_ref(), author.as_ref(), prefix).await.map_err(store_error)
+    }
+
+    /// An idempotency key as it is kept: each session has keys of its own, so that none can take, or
+    /// ask after, another's or the owner's.
+    fn scoped(&self, key: String) -> String {
         match self.viewer() {
-            Viewer::Session { key, .. } if key != meta.author => {
-                let text = format!("no message {} of this session", meta.id);
-                Err(ApiError::new(ErrorKind::NotFound, "message_not_found", text))
-            }
-            _ => Ok(()),
+            Viewer::Owner => key,
+            Viewer::Session { key: session, .. } => format!("session {session}: {key}"),
         }
     }
 
     /// Why a message was not taken. For an idempotency key that was used before, with what it was used
-    /// for, unless that was another's.
+    /// for.
     fn not_enqueued(&self, e: StoreError) -> ApiError {
         let conflict = match &e {
-            StoreError::Idempotency(c) if self.own_message(&c.existing).is_ok() => {
+            StoreError::Idempotency(c) => {
                 let fingerprint = c.existing.idempotency.as_ref().map(|i| i.fingerprint.0);
                 let existing = self.describe(&c.existing, true);
                 let fingerprint_prefix = hex::encode(&fingerprint.unwrap_or_default()[..8]);

@@ -56,10 +56,10 @@ impl Net for TestNet {
 }
 
 /// What outlives a node: its home and its store.
-pub(super) struct World {
+pub(crate) struct World {
     folder: TempDir,
     net: Arc<TestNet>,
-    store: Arc<MemoryStore>,
+    store: Arc<dyn PeerStore>,
     messages: u64,
 }
 
@@ -73,10 +73,14 @@ pub(super) type Mail<'a> = (PublicKey, Priority, &'a str);
 
 impl World {
     /// A home in the meshes `lab` and `annex`, as the member ana.
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
+        Self::on(Arc::new(MemoryStore::new())).await
+    }
+
+    /// The same with another store.
+    pub(super) async fn on(store: Arc<dyn PeerStore>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let net = Arc::new(TestNet { start: Instant::now(), random: AtomicU64::new(0) });
-        let store = Arc::new(MemoryStore::new());
         let world = Self { folder, net, store, messages: 0 };
         for (n, name) in [(1, "lab"), (2, "annex")] {
             world.found(n, name).await;
@@ -121,12 +125,31 @@ impl World {
         self.store.upsert_member(&member).await.unwrap();
     }
 
+    /// Lets a member bob be known in mesh `lab`.
+    pub(super) async fn bob(&self, node: &Node) {
+        let mesh = lab(node);
+        let member = NewMember {
+            mesh: mesh.id(),
+            key: key(50).public(),
+            name: "bob".into(),
+            role: Role::Member,
+            chain: mesh.row.chain.clone(),
+            now: NOW,
+        };
+        self.store.upsert_member(&member).await.unwrap();
+    }
+
+    /// The clock and network of its nodes.
+    pub(crate) fn net(&self) -> Arc<dyn Net> {
+        self.net.clone()
+    }
+
     fn keyring(&self) -> Keyring {
         Keyring::open(self.folder.path().join("keys")).unwrap()
     }
 
     /// Starts the home's node, as one that stays.
-    pub(super) async fn node(&self) -> Node {
+    pub(crate) async fn node(&self) -> Node {
         let (net, store) = (self.net.clone(), self.store.clone());
         let node = Node::assemble(net, self.keyring(), store, None).await.unwrap();
         node.inner.background.store(true, Ordering::Relaxed);
@@ -192,7 +215,7 @@ pub(super) fn mesh_of(node: &Node, name: &str) -> MeshId {
 }
 
 /// Starts a session of this very process in mesh `lab`, with these capabilities or all.
-pub(super) async fn session(node: &Node, name: &str, may: Option<&[&str]>) -> SessionStarted {
+pub(crate) async fn session(node: &Node, name: &str, may: Option<&[&str]>) -> SessionStarted {
     let ask = StartSession {
         mesh: Some("lab".into()),
         name: name.into(),

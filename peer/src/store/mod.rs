@@ -225,11 +225,16 @@ pub trait PeerStore: Debug + Send + Sync {
     async fn outbox_get(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxRow>>;
     /// One row, without its envelope.
     async fn outbox_meta(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxMeta>>;
-    /// The one row whose id starts with `prefix`.
+    /// The one row whose id starts with `prefix`, of one mesh or all, by one author or all.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Ambiguous`].
-    async fn outbox_find(&self, mesh: Option<&MeshId>, prefix: &str) -> StoreResult<OutboxRow>;
+    async fn outbox_find(
+        &self,
+        mesh: Option<&MeshId>,
+        author: Option<&PublicKey>,
+        prefix: &str,
+    ) -> StoreResult<OutboxRow>;
     /// Rows, newest first, at most [`MAX_OUTBOX_LIST`].
     async fn outbox_list(&self, filter: &OutboxFilter) -> StoreResult<Vec<OutboxMeta>>;
 
@@ -283,13 +288,14 @@ pub trait PeerStore: Debug + Send + Sync {
 
     /// Adds a session, or updates it.
     async fn session_insert(&self, session: &SessionRow) -> StoreResult<()>;
-    /// Sessions of one mesh or of all, oldest first.
+    /// Sessions of one mesh or of all, oldest first; with those that ended and were not removed.
     async fn session_list(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<SessionRow>>;
+    /// Remembers that a session has ended, for [`RETENTION_MS`] and as long as its row is there, and
+    /// forgets what it said of itself and what it has read.
+    async fn session_end(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()>;
     /// Removes a session with what it said of itself and what it has read; false if it was not
     /// there.
     async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool>;
-    /// Remembers that a session has ended, for [`RETENTION_MS`].
-    async fn ended_put(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()>;
     /// Sessions that ended, and when, by key.
     async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>>;
     /// What an identity of ours says of itself.

@@ -60,7 +60,9 @@ pub(super) fn membership(
     if !attested.capabilities.allow(needed) {
         return Err(format!("its member does not allow it: no capability {needed}"));
     }
-    Ok(Some(who))
+    // The member's own word for the name of what it vouches for.
+    let name = format!("{}/{}", who.name, attested.name);
+    Ok(Some(Who { name, ..who }))
 }
 
 /// Decrypts, and checks what nobody could check before.

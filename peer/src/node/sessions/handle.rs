@@ -95,7 +95,7 @@ impl SessionHandle {
         self.pairs.key()
     }
 
-    pub(super) fn pairs(&self) -> &Arc<PairCache> {
+    pub(crate) fn pairs(&self) -> &Arc<PairCache> {
         &self.pairs
     }
 
@@ -162,7 +162,6 @@ impl SessionHandle {
     }
 
     pub(super) fn set_bound(&self, generation: u64) {
-        self.set_known();
         self.bound.send_replace(generation);
     }
 
@@ -173,6 +172,11 @@ impl SessionHandle {
 
     pub(super) fn set_known(&self) {
         self.known.store(true, Ordering::Release);
+    }
+
+    /// The broker has ended it itself.
+    pub(super) fn set_unknown(&self) {
+        self.known.store(false, Ordering::Release);
     }
 
     pub(super) fn set_unbound(&self) {

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
 use meshwire_signaling::frame::feature;
-use meshwire_transport::link::LinkError;
 use tokio::time::Duration;
 
-use super::SessionHandle;
+use super::{SessionHandle, close};
 use crate::node::mesh::Mesh;
 use crate::node::presence;
 
@@ -24,9 +23,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Runs until it is dropped.
 pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
     loop {
+        let closed = close::advance_all(&mesh).await;
         let wait = match mesh.is_up() {
-            true if !tell(&mesh).await => RETRY,
-            true => next_renewal(&mesh),
+            true if !tell(&mesh).await || !closed => RETRY,
+            true => next_look(&mesh),
+            false if !closed => RETRY,
             // A connection wakes us.
             false => LOOK_AGAIN,
         };
@@ -37,12 +38,13 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
     }
 }
 
-/// How long until the next attestation is half over.
-fn next_renewal(mesh: &Mesh) -> Duration {
+/// How long until the next attestation is half over, or an ended session waits no longer.
+fn next_look(mesh: &Mesh) -> Duration {
     let (now, generation) = (mesh.now(), mesh.generation());
-    let bound = mesh.sessions.live().into_iter().filter(|s| s.is_bound(generation));
-    let next = bound.map(|s| s.renew_at().saturating_sub(now)).min();
-    next.map_or(LOOK_AGAIN, |ms| Duration::from_millis(ms.max(1)).min(LOOK_AGAIN))
+    let bound = mesh.sessions.speaking().into_iter().filter(|s| s.is_bound(generation));
+    let next = bound.map(|s| s.renew_at()).chain(close::next_end(mesh)).min();
+    let wait = next.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)));
+    wait.map_or(LOOK_AGAIN, |wait| wait.min(LOOK_AGAIN))
 }
 
 /// Tells the broker what it does not know; false if something is left.
@@ -51,12 +53,9 @@ async fn tell(mesh: &Arc<Mesh>) -> bool {
         // It would not know the requests.
         return presence::announce(mesh).await;
     }
-    let mut all = true;
-    for session in mesh.sessions.take_unbind() {
-        all &= unbind(mesh, session).await;
-    }
+    let mut all = close::unbind_all(mesh).await;
     let (generation, now) = (mesh.generation(), mesh.now());
-    let due = mesh.sessions.live().into_iter().filter(|s| s.wants_bind(generation, now));
+    let due = mesh.sessions.speaking().into_iter().filter(|s| s.wants_bind(generation, now));
     all &= stream::iter(due)
         .map(|session| bind(mesh, session, generation))
         .buffer_unordered(AT_ONCE)
@@ -65,50 +64,19 @@ async fn tell(mesh: &Arc<Mesh>) -> bool {
     presence::announce(mesh).await && all
 }
 
-/// Tells the broker that a session has ended. One that this connection does not speak for is bound
-/// first: the broker may still wait for it, from an earlier connection, and takes its end from
-/// nobody else.
-async fn unbind(mesh: &Arc<Mesh>, session: Arc<SessionHandle>) -> bool {
-    let (key, generation) = (session.key(), mesh.generation());
-    let asked = async {
-        if !session.is_bound(generation) {
-            let attestation = session.attest_afresh(mesh.now());
-            mesh.link.bind(session.secret(), attestation).await?;
-            session.set_bound(generation);
-        }
-        mesh.link.unbind(key).await
-    };
-    match asked.await {
-        Ok(()) => true,
-        Err(LinkError::Down | LinkError::TimedOut) => {
-            mesh.sessions.queue_unbind(session);
-            // After a lost connection the next one wakes us.
-            !mesh.is_up()
-        }
-        Err(e) => {
-            // It did not know it, or has ended it itself.
-            tracing::debug!(key = %key.short(), error = %e, "a session was not unbound");
-            true
-        }
-    }
-}
-
 /// Binds a session with a fresh attestation (inventory A-006).
 async fn bind(mesh: &Arc<Mesh>, session: Arc<SessionHandle>, generation: u64) -> bool {
     let key = session.key();
     let attestation = session.attest_afresh(mesh.now());
     let renewed = session.is_bound(generation);
+    // Should it end meanwhile, the broker may have heard of it.
+    session.set_known();
     match mesh.link.bind(session.secret(), attestation).await {
         Ok(resumed) => {
             if !resumed && !renewed {
                 mesh.own.forgotten(&key);
             }
             session.set_bound(generation);
-            if mesh.sessions.get(&key).is_none() {
-                // It ended meanwhile, perhaps before the broker was known to know it.
-                mesh.sessions.queue_unbind(session);
-                mesh.announce.notify_one();
-            }
             true
         }
         Err(e) => {

@@ -3,12 +3,14 @@
 //! ```text
 //! start ──► row and key on disk ──► live ──► bound, at each connect and half-way of each attestation
 //!                                    │
-//!   its process is gone, end, kick ──┴──► ended: unbound, key gone, remembered for 30 days
+//!   its process is gone, end, kick ──┴──► ended: its mail leaves, unbound, key gone,
+//!                                         remembered for 30 days
 //! ```
 //!
 //! A session is known by a token, of which only a hash is kept, and ends with its process. When the
 //! node starts, those whose process still runs go on.
 
+mod close;
 mod handle;
 mod keep;
 mod reap;
@@ -24,6 +26,7 @@ use meshwire_transport::net::random;
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
+pub(super) use close::SESSION_ENDED;
 pub(crate) use handle::SessionHandle;
 pub(super) use keep::run as keep;
 pub(super) use reap::run as reap;
@@ -86,8 +89,8 @@ impl Node {
         // In memory first, which also keeps the count; nobody knows its token or key yet.
         if !mesh.sessions.add(session.clone()) {
             let text = format!(
-                "{MAX_SESSIONS} sessions run in mesh {} already, more do not fit: end one, see \
-                 meshwire session list",
+                "{MAX_SESSIONS} sessions run in mesh {} already, or have ended and their mail has \
+                 not left; more do not fit: end one, see meshwire session list",
                 mesh.row.name
             );
             return Err(ApiError::new(ErrorKind::Denied, "too_many_sessions", text));
@@ -98,7 +101,7 @@ impl Node {
         };
         if let Err(e) = kept {
             let _ = mesh.services.keyring.remove_session(&session.key());
-            mesh.sessions.remove(&session.key(), mesh.now());
+            mesh.sessions.discard(&session.key());
             return Err(e);
         }
         tracing::info!(
@@ -232,26 +235,32 @@ pub(super) async fn restore(mesh: &Arc<Mesh>) -> Result<(), ApiError> {
             tracing::error!(key = %public.short(), "a session's key cannot be read: {e}");
             None
         });
-        let why = match key.filter(|k| k.public() == public) {
-            None => "its key is missing",
-            Some(key) => {
-                let session = Arc::new(SessionHandle::new(row, key, mesh.pairs.key().clone()));
-                session.set_known();
-                if gone(pid, process_start).await {
-                    // The broker may wait for it still.
-                    mesh.sessions.queue_unbind(session);
-                    "its process is gone"
-                } else {
-                    presence::restore(mesh, &public).await.map_err(store_error)?;
-                    if mesh.sessions.add(session.clone()) {
-                        continue;
-                    }
-                    mesh.sessions.queue_unbind(session);
-                    "too many sessions run"
-                }
+        let ended_at = mesh.sessions.ended_at(&public);
+        let Some(key) = key.filter(|k| k.public() == public) else {
+            if ended_at.is_none() {
+                mesh.sessions.note_ended(public, mesh.now());
+                forget(mesh, &public, "its key is missing").await;
             }
+            store.session_remove(&id, &public).await.map_err(store_error)?;
+            continue;
         };
-        mesh.sessions.note_ended(public, mesh.now());
+        let session = Arc::new(SessionHandle::new(row, key, mesh.pairs.key().clone()));
+        // The broker may wait for it still.
+        session.set_known();
+        if let Some(at) = ended_at {
+            mesh.sessions.note_ending(session, at);
+            continue;
+        }
+        let why = if gone(pid, process_start).await {
+            "its process is gone"
+        } else {
+            presence::restore(mesh, &public).await.map_err(store_error)?;
+            if mesh.sessions.add(session.clone()) {
+                continue;
+            }
+            "too many sessions run"
+        };
+        mesh.sessions.note_ending(session, mesh.now());
         forget(mesh, &public, why).await;
     }
     Ok(())
@@ -270,18 +279,20 @@ async fn gone(pid: u32, start: u64) -> bool {
 
 /// Ends a session; nothing happens if it has ended already.
 pub(super) async fn end(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
-    if let Some(session) = finish(mesh, key, why).await
-        && session.is_known()
-    {
-        mesh.sessions.queue_unbind(session);
+    if finish(mesh, key, why, false).await {
         mesh.announce.notify_one();
     }
 }
 
-/// Ends a session of whose end the broker knows.
-async fn finish(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) -> Option<Arc<SessionHandle>> {
-    let session = mesh.sessions.remove(key, mesh.now())?;
+/// Ends a session, at once where the broker has `cut` it off; false if it had ended already.
+async fn finish(mesh: &Arc<Mesh>, key: &PublicKey, why: &str, cut: bool) -> bool {
+    let Some(session) = mesh.sessions.remove(key, mesh.now()) else { return false };
     forget(mesh, key, why).await;
+    if cut {
+        close::cut(mesh, &session).await;
+    } else {
+        close::advance_all(mesh).await;
+    }
     mesh.services.tell(Event::Session {
         mesh: mesh.id(),
         key: *key,
@@ -289,27 +300,19 @@ async fn finish(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) -> Option<Arc<Sess
         started: false,
         why: Some(why.to_owned()),
     });
-    Some(session)
+    true
 }
 
-/// Removes what is kept of a session that is not live any more.
+/// Forgets what a session that is not live any more said of itself and has read.
 async fn forget(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
     tracing::info!(
         target: "meshwire::events::session::ended",
         mesh = %mesh.id().short(), key = %key.short(), why
     );
     mesh.own.remove(key);
-    // Remembered before it is forgotten: late mail is to hear that it has ended.
-    let (store, id) = (mesh.store(), mesh.id());
-    let kept = match store.ended_put(&id, key, mesh.now()).await {
-        Ok(()) => store.session_remove(&id, key).await.map(drop),
-        Err(e) => Err(e),
-    };
-    if let Err(e) = kept {
+    // Remembered on disk: late mail is to hear that it has ended.
+    if let Err(e) = mesh.store().session_end(&mesh.id(), key, mesh.now()).await {
         tracing::error!(error = %e, "a session's end cannot be written");
-    }
-    if let Err(e) = mesh.services.keyring.remove_session(key) {
-        tracing::error!(error = %e, "a session's key cannot be removed");
     }
     // What it had not seen yet surfaces, for whoever lists all.
     let who = Addressee { mesh: mesh.id(), key: *key };
@@ -318,11 +321,15 @@ async fn forget(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
 
 /// The broker does not take the connection to speak for one of our sessions any more.
 pub(super) async fn unbound(mesh: &Arc<Mesh>, key: &PublicKey, reason: UnboundReason) {
-    let Some(session) = mesh.sessions.get(key) else { return };
+    let Some(session) = mesh.sessions.speaker(key) else { return };
     session.set_unbound();
     mesh.own.forgotten(key);
     match reason {
-        UnboundReason::Kicked => drop(finish(mesh, key, "kicked by an admin").await),
+        UnboundReason::Kicked => {
+            if !finish(mesh, key, "kicked by an admin", true).await {
+                close::cut(mesh, &session).await;
+            }
+        }
         UnboundReason::Disconnected | UnboundReason::Expired => mesh.announce.notify_one(),
         UnboundReason::Replaced => {
             // Bound again it would take it back, and so on for ever.

@@ -69,14 +69,25 @@ pub async fn sessions_come_and_go_with_what_they_said_and_read(store: Subject) {
 
 pub async fn ended_sessions_are_remembered_for_their_time(store: Subject) {
     seed(&store).await;
-    store.ended_put(&mesh(1), &public(31), NOW).await.unwrap();
-    store.ended_put(&mesh(1), &public(31), NOW + 1).await.unwrap();
-    store.ended_put(&mesh(2), &public(32), NOW + 5).await.unwrap();
-    assert!(store.ended_put(&mesh(9), &public(31), NOW).await.is_err());
+    store.session_end(&mesh(1), &public(31), NOW).await.unwrap();
+    store.session_end(&mesh(1), &public(31), NOW + 1).await.unwrap();
+    store.session_end(&mesh(2), &public(32), NOW + 5).await.unwrap();
+    assert!(store.session_end(&mesh(9), &public(31), NOW).await.is_err());
     assert_eq!(store.ended_list(&mesh(1)).await.unwrap(), [(public(31), NOW + 1)]);
     store.prune(NOW + 2 + RETENTION_MS).await.unwrap();
     assert!(store.ended_list(&mesh(1)).await.unwrap().is_empty());
     assert_eq!(store.ended_list(&mesh(2)).await.unwrap(), [(public(32), NOW + 5)]);
+    // One whose row is still there has not ended for good.
+    store.session_insert(&session(33)).await.unwrap();
+    store.presence_put(&PresenceRow { key: public(33), ..presence(33) }).await.unwrap();
+    store.session_end(&mesh(1), &public(33), NOW).await.unwrap();
+    assert_eq!(store.presence_get(&mesh(1), &public(33)).await.unwrap(), None);
+    store.prune(NOW + 1 + RETENTION_MS).await.unwrap();
+    assert_eq!(store.ended_list(&mesh(1)).await.unwrap(), [(public(33), NOW)]);
+    assert_eq!(store.session_list(Some(&mesh(1))).await.unwrap(), [session(33)]);
+    store.session_remove(&mesh(1), &public(33)).await.unwrap();
+    store.prune(NOW + 1 + RETENTION_MS).await.unwrap();
+    assert!(store.ended_list(&mesh(1)).await.unwrap().is_empty());
     store.mesh_remove(&mesh(2)).await.unwrap();
     assert!(store.ended_list(&mesh(2)).await.unwrap().is_empty());
 }

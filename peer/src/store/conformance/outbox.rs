@@ -247,18 +247,24 @@ pub async fn rows_are_found_by_the_start_of_their_id(store: Subject) {
     }
     enqueue(&store, NewOutbox { mesh: mesh(2), ..message(1) }).await;
     let whole = id(2).to_string();
-    assert_eq!(store.outbox_find(None, &whole).await.unwrap().meta.id, id(2));
+    assert_eq!(store.outbox_find(None, None, &whole).await.unwrap().meta.id, id(2));
     let lower = whole.to_lowercase();
-    assert_eq!(store.outbox_find(Some(&mesh(1)), &lower).await.unwrap().meta.id, id(2));
+    assert_eq!(store.outbox_find(Some(&mesh(1)), None, &lower).await.unwrap().meta.id, id(2));
     let shared = &whole[..8];
-    let r = store.outbox_find(Some(&mesh(1)), shared).await;
+    let r = store.outbox_find(Some(&mesh(1)), None, shared).await;
     let Err(StoreError::Ambiguous { candidates, .. }) = r else { panic!("{r:?}") };
     assert_eq!(candidates, [id(1), id(2), id(3)]);
     // The same id in two meshes.
-    let both = store.outbox_find(None, &id(1).to_string()).await;
+    let both = store.outbox_find(None, None, &id(1).to_string()).await;
     assert!(matches!(both, Err(StoreError::Ambiguous { .. })));
+    // One author's own, whatever others' start alike.
+    let by = public(77);
+    enqueue(&store, NewOutbox { author: by, ..message(4) }).await;
+    assert_eq!(store.outbox_find(None, Some(&by), shared).await.unwrap().meta.id, id(4));
+    let r = store.outbox_find(None, Some(&by), &whole).await;
+    assert!(matches!(r, Err(StoreError::NotFound(_))), "{r:?}");
     for absent in ["", "0ZZZ", "%", "x y", &"0".repeat(40), "é"] {
-        let r = store.outbox_find(None, absent).await;
+        let r = store.outbox_find(None, None, absent).await;
         assert!(matches!(r, Err(StoreError::NotFound(_))), "{absent}: {r:?}");
     }
 }

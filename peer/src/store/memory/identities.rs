@@ -1,6 +1,6 @@
 //! Sessions, presence and groups in memory.
 
-use meshwire_signaling::{MeshId, PublicKey};
+use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
 
 use super::super::rows::{GroupRow, PresenceRow, SessionRow};
 use super::super::{MAX_LEFT_GROUPS, StoreResult};
@@ -20,10 +20,26 @@ impl State {
         out
     }
 
+    pub(super) fn session_end(
+        &mut self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        at: UnixMillis,
+    ) -> StoreResult<()> {
+        self.mesh(mesh)?;
+        self.ended.insert((*mesh, *key), at);
+        self.forget_session(mesh, key);
+        Ok(())
+    }
+
     pub(super) fn session_remove(&mut self, mesh: &MeshId, key: &PublicKey) -> bool {
+        self.forget_session(mesh, key);
+        self.sessions.remove(&(*mesh, *key)).is_some()
+    }
+
+    fn forget_session(&mut self, mesh: &MeshId, key: &PublicKey) {
         self.presence.remove(&(*mesh, *key));
         self.read.retain(|(_, viewer), _| viewer != key);
-        self.sessions.remove(&(*mesh, *key)).is_some()
     }
 
     pub(super) fn presence_put(&mut self, presence: &PresenceRow) -> StoreResult<()> {

@@ -142,7 +142,8 @@ impl State {
         self.forget_recipients();
         self.cursors.retain(|_, c| c.touched_at >= silent);
         self.forget_read();
-        self.ended.retain(|_, at| *at >= old);
+        let State { ended, sessions, .. } = self;
+        ended.retain(|key, at| *at >= old || sessions.contains_key(key));
         Pruned {
             seen: (before.0 - self.seen.len()) as u64,
             inbox: (before.1 - self.inbox.len()) as u64,
@@ -233,8 +234,13 @@ impl PeerStore for MemoryStore {
         let row = state.outbox_ids.get(&(*mesh, *id)).and_then(|row| state.outbox.get(row));
         Ok(row.map(|row| row.meta.clone()))
     }
-    async fn outbox_find(&self, mesh: Option<&MeshId>, prefix: &str) -> StoreResult<OutboxRow> {
-        self.state().outbox_find(mesh, prefix)
+    async fn outbox_find(
+        &self,
+        mesh: Option<&MeshId>,
+        author: Option<&PublicKey>,
+        prefix: &str,
+    ) -> StoreResult<OutboxRow> {
+        self.state().outbox_find(mesh, author, prefix)
     }
     async fn outbox_list(&self, filter: &OutboxFilter) -> StoreResult<Vec<OutboxMeta>> {
         Ok(self.state().outbox_list(filter))
@@ -310,11 +316,8 @@ impl PeerStore for MemoryStore {
     async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool> {
         Ok(self.state().session_remove(mesh, key))
     }
-    async fn ended_put(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
-        let mut state = self.state();
-        state.mesh(mesh)?;
-        state.ended.insert((*mesh, *key), at);
-        Ok(())
+    async fn session_end(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
+        self.state().session_end(mesh, key, at)
     }
     async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>> {
         let state = self.state();

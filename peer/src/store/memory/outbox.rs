@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use meshwire_signaling::{MeshId, UnixMillis};
+use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
 
 use super::super::rows::{
     Enqueued, Freeze, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta, OutboxRow, RecipientRow,
@@ -278,11 +278,14 @@ impl State {
     pub(super) fn outbox_find(
         &self,
         mesh: Option<&MeshId>,
+        author: Option<&PublicKey>,
         prefix: &str,
     ) -> StoreResult<OutboxRow> {
         let start = id_prefix(prefix)?;
         let rows = self.outbox.values().filter(|row| {
-            mesh.is_none_or(|m| *m == row.meta.mesh) && row.meta.id.to_string().starts_with(&start)
+            mesh.is_none_or(|m| *m == row.meta.mesh)
+                && author.is_none_or(|a| *a == row.meta.author)
+                && row.meta.id.to_string().starts_with(&start)
         });
         let mut found: Vec<_> = rows.map(|row| (row.meta.id, row.clone())).collect();
         found.sort_by_key(|(id, _)| *id);

@@ -45,18 +45,34 @@ pub(super) async fn session_list(
     rows.iter().map(session_row).collect()
 }
 
+pub(super) async fn session_end(
+    store: &SqliteStore,
+    mesh: &MeshId,
+    key: &PublicKey,
+    at: UnixMillis,
+) -> StoreResult<()> {
+    let mut tx = store.begin().await?;
+    query(
+        "INSERT INTO session_ended (mesh, key, at) VALUES (?, ?, ?)
+         ON CONFLICT (mesh, key) DO UPDATE SET at = excluded.at",
+    )
+    .bind(&mesh.0[..])
+    .bind(&key.0[..])
+    .bind(int(at))
+    .execute(&mut *tx)
+    .await
+    .map_err(for_mesh(mesh))?;
+    forget(&mut tx, mesh, key).await?;
+    Ok(tx.commit().await?)
+}
+
 pub(super) async fn session_remove(
     store: &SqliteStore,
     mesh: &MeshId,
     key: &PublicKey,
 ) -> StoreResult<bool> {
     let mut tx = store.begin().await?;
-    query("DELETE FROM presence WHERE mesh = ? AND key = ?")
-        .bind(&mesh.0[..])
-        .bind(&key.0[..])
-        .execute(&mut *tx)
-        .await?;
-    query("DELETE FROM inbox_seen WHERE viewer = ?").bind(&key.0[..]).execute(&mut *tx).await?;
+    forget(&mut tx, mesh, key).await?;
     let done = query("DELETE FROM session WHERE mesh = ? AND key = ?")
         .bind(&mesh.0[..])
         .bind(&key.0[..])
@@ -66,22 +82,14 @@ pub(super) async fn session_remove(
     Ok(done.rows_affected() > 0)
 }
 
-pub(super) async fn ended_put(
-    store: &SqliteStore,
-    mesh: &MeshId,
-    key: &PublicKey,
-    at: UnixMillis,
-) -> StoreResult<()> {
-    query(
-        "INSERT INTO session_ended (mesh, key, at) VALUES (?, ?, ?)
-         ON CONFLICT (mesh, key) DO UPDATE SET at = excluded.at",
-    )
-    .bind(&mesh.0[..])
-    .bind(&key.0[..])
-    .bind(int(at))
-    .execute(&store.writer)
-    .await
-    .map_err(for_mesh(mesh))?;
+/// Forgets what a session said of itself and what it has read.
+async fn forget(tx: &mut SqliteConnection, mesh: &MeshId, key: &PublicKey) -> StoreResult<()> {
+    query("DELETE FROM presence WHERE mesh = ? AND key = ?")
+        .bind(&mesh.0[..])
+        .bind(&key.0[..])
+        .execute(&mut *tx)
+        .await?;
+    query("DELETE FROM inbox_seen WHERE viewer = ?").bind(&key.0[..]).execute(&mut *tx).await?;
     Ok(())
 }
 

@@ -120,7 +120,13 @@ pub(super) async fn prune(store: &SqliteStore, now: UnixMillis) -> StoreResult<P
         .execute(&mut *tx)
         .await?
         .rows_affected();
-    query("DELETE FROM session_ended WHERE at < ?").bind(old).execute(&mut *tx).await?;
+    query(
+        "DELETE FROM session_ended WHERE at < ? AND NOT EXISTS (
+             SELECT 1 FROM session s WHERE s.mesh = session_ended.mesh AND s.key = session_ended.key)",
+    )
+    .bind(old)
+    .execute(&mut *tx)
+    .await?;
     tx.commit().await?;
     Ok(Pruned { seen, inbox, outbox, cursors })
 }

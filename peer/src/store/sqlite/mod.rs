@@ -213,8 +213,13 @@ impl PeerStore for SqliteStore {
     async fn outbox_meta(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxMeta>> {
         outbox::meta(self, mesh, id).await
     }
-    async fn outbox_find(&self, mesh: Option<&MeshId>, prefix: &str) -> StoreResult<OutboxRow> {
-        outbox::find(self, mesh, prefix).await
+    async fn outbox_find(
+        &self,
+        mesh: Option<&MeshId>,
+        author: Option<&PublicKey>,
+        prefix: &str,
+    ) -> StoreResult<OutboxRow> {
+        outbox::find(self, mesh, author, prefix).await
     }
     async fn outbox_list(&self, filter: &OutboxFilter) -> StoreResult<Vec<OutboxMeta>> {
         outbox::list(self, filter).await
@@ -279,8 +284,8 @@ impl PeerStore for SqliteStore {
     async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool> {
         identities::session_remove(self, mesh, key).await
     }
-    async fn ended_put(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
-        identities::ended_put(self, mesh, key, at).await
+    async fn session_end(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
+        identities::session_end(self, mesh, key, at).await
     }
     async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>> {
         identities::ended_list(self, mesh).await

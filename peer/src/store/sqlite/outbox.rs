@@ -1,7 +1,7 @@
 //! The outbox's SQL.
 
 use meshwire_signaling::codec::to_msgpack;
-use meshwire_signaling::{EnvelopeId, InstanceId, MeshId, UnixMillis};
+use meshwire_signaling::{EnvelopeId, InstanceId, MeshId, PublicKey, UnixMillis};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, SqliteConnection, query};
 
@@ -355,14 +355,17 @@ pub(super) async fn meta(
 pub(super) async fn find(
     store: &SqliteStore,
     mesh: Option<&MeshId>,
+    author: Option<&PublicKey>,
     prefix: &str,
 ) -> StoreResult<OutboxRow> {
     let start = id_prefix(prefix)?;
     let rows = query(
-        "SELECT * FROM outbox WHERE (?1 IS NULL OR mesh = ?1) AND id >= ?2 AND id < ?3
-         ORDER BY id LIMIT ?4",
+        "SELECT * FROM outbox
+         WHERE (?1 IS NULL OR mesh = ?1) AND (?2 IS NULL OR author = ?2) AND id >= ?3 AND id < ?4
+         ORDER BY id LIMIT ?5",
     )
     .bind(mesh.map(|m| &m.0[..]))
+    .bind(author.map(|a| &a.0[..]))
     .bind(&start)
     .bind(format!("{start}~")) // above every letter that an id has
     .bind(i64::try_from(MAX_CANDIDATES).unwrap_or(i64::MAX))
