@@ -63,6 +63,9 @@ pub enum Tls {
 pub struct Policy {
     /// Sends and other requests per second and member, sustained (design section 10).
     pub rate: u64,
+    /// Changes that everybody in the mesh is told of, per second and member, sustained: each costs as
+    /// much as the mesh has connections. A [`NEWS_BURST`]-fold may come at once.
+    pub news: u64,
     /// Envelopes pushed to one connection and not acked yet.
     pub window: usize,
     /// Connections per mesh (design section 10).
@@ -75,10 +78,14 @@ pub struct Policy {
     pub lease: Duration,
 }
 
+/// News at once, as a multiple of [`Policy::news`]: all of a node's sessions, several times over.
+pub(crate) const NEWS_BURST: u64 = 32;
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
             rate: 1_000,
+            news: 8,
             window: DELIVERY_WINDOW,
             sockets_per_mesh: 10_000,
             sockets: 20_000,

@@ -19,7 +19,8 @@ use tokio::time::{Duration, Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{
-    self, BrokerConfig, BrokerError, DATABASE_FILE, Database, KEY_FILE, Mutant, Policy, Tls,
+    self, BrokerConfig, BrokerError, DATABASE_FILE, Database, KEY_FILE, Mutant, NEWS_BURST, Policy,
+    Tls,
 };
 use crate::core::rate::RateLimiter;
 use crate::health::{self, Health};
@@ -43,12 +44,6 @@ const RATE_KEYS: usize = 100_000;
 /// Unexpected answers and confirmations allowed per send: an honest node confirms one receipt for
 /// each, and repeats some after a lost connection.
 const ANSWERS_PER_SEND: u64 = 4;
-
-/// Changes that everybody in the mesh is told of, per second and member: each costs as much as the mesh
-/// has connections.
-const NEWS_PER_SECOND: u64 = 8;
-/// How many of them at once: all of a node's sessions, several times over.
-const NEWS_BURST: u64 = 256;
 
 /// What all connections share.
 pub(crate) struct Inner {
@@ -180,7 +175,11 @@ impl Broker {
                 config.policy.rate.saturating_mul(ANSWERS_PER_SEND),
                 RATE_KEYS,
             )),
-            news: Mutex::new(RateLimiter::with_burst(NEWS_PER_SECOND, NEWS_BURST, RATE_KEYS)),
+            news: Mutex::new(RateLimiter::with_burst(
+                config.policy.news,
+                config.policy.news.saturating_mul(NEWS_BURST),
+                RATE_KEYS,
+            )),
             registry: Registry::new(config.policy.sockets_per_mesh, ms(config.policy.lease)),
             policy: config.policy,
             metrics: Metrics::default(),

@@ -42,7 +42,8 @@ async fn an_unbound_session_has_left_and_its_mail_is_its_members_to_answer() {
         let agent = bob.agent();
         let mut ana = world.connect(&world.owner, encoding).await;
         let mut b = world.connect(&bob, encoding).await;
-        b.bind(&agent.key, &bob.attest(&world.mesh, agent.public())).await.unwrap();
+        let words = bob.attest(&world.mesh, agent.public());
+        b.bind(&agent.key, &words).await.unwrap();
         assert_eq!(ana.news_of(agent.public()).await.event, PresenceEvent::Joined);
         // Held back for a session that is not to be disturbed: nobody has seen it.
         b.say(agent.public(), |s| s.status = Some(Status::Dnd)).await.unwrap();
@@ -82,6 +83,9 @@ async fn an_unbound_session_has_left_and_its_mail_is_its_members_to_answer() {
         ana.receipt_of(m.envelope.header().unwrap().id, bob.public()).await;
         // To say it again changes nothing.
         b.unbind(agent.public()).await.unwrap();
+        // The word that it was bound with, known to many, brings it back no more.
+        let refused = b.bind(&agent.key, &words).await.unwrap_err();
+        assert_eq!((refused.code.as_str(), refused.permanent), (code::FORBIDDEN, true));
         assert_eq!(ana.told_of(agent.public()).await, []);
         for client in [ana, b] {
             client.close().await;

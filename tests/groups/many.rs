@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use meshwire::api;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{Batch, Frame, MessageState};
 use meshwire_signaling::group::ALL;
@@ -11,7 +13,7 @@ use meshwire_signaling::limits::MAX_WRAPS;
 use meshwire_signaling::{Envelope, PublicKey};
 use tokio::task::JoinSet;
 
-use super::proto::{BOTH, Client, Member, World};
+use super::proto::{BOTH, Client, Member, PATIENCE, World, stop};
 use super::{changed, sorted};
 
 /// Recipients of one send.
@@ -94,4 +96,52 @@ async fn a_thousand_recipients_get_one_message_each_with_its_own_wrap() {
         panic!("it was accepted before");
     };
     assert_eq!((again.state, again.duplicate), (MessageState::Relayed, true));
+}
+
+/// The same by a real node: it seals for its roster, sends the batches, and keeps each one's state.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_sends_to_a_thousand_and_knows_where_it_stands_with_each() {
+    let world = Arc::new(World::with(|c| c.policy.rate = 1_000_000).await);
+    let crowd = crowd(&world, MANY).await;
+    let node = world.node("ann").await;
+    node.settle(PATIENCE).await;
+    let ask = api::Send {
+        mesh: None,
+        to: "@all".into(),
+        message: "from a node to a thousand".into(),
+        priority: Default::default(),
+        reply_to: None,
+        idempotency_key: None,
+        ttl_ms: None,
+        wait: Some(api::WaitFor::Accepted),
+        timeout_ms: Some(60_000),
+    };
+    let sent = node.send(ask).await.unwrap();
+    assert_eq!(sent.state, MessageState::Relayed, "{:?}", sent.reason);
+    let standing = || async {
+        node.message(api::MessageStatus { id: sent.id.to_string() }).await.unwrap().recipients
+    };
+    // The crowd and the owner; not itself.
+    assert_eq!(standing().await.len(), MANY + 1);
+    let mut events = node.events();
+    let some: Vec<&Member> = crowd.iter().step_by(MANY / 5).collect();
+    for (n, member) in some.iter().enumerate() {
+        let mut client = world.connect(member, BOTH[n % 2]).await;
+        let m = client.message().await;
+        assert_eq!(member.open_post(&m.envelope), "from a node to a thousand");
+        client.ack(&world.mesh, member, &m).await;
+        loop {
+            let now = standing().await;
+            let of = now.iter().find(|r| r.key == member.public()).unwrap();
+            if of.state == MessageState::Delivered {
+                break;
+            }
+            assert_eq!(of.state, MessageState::Relayed);
+            let _ = tokio::time::timeout(Duration::from_millis(200), events.recv()).await;
+        }
+        client.close().await;
+    }
+    let done = standing().await.iter().filter(|r| r.state == MessageState::Delivered).count();
+    assert_eq!(done, some.len());
+    stop(node).await;
 }

@@ -150,7 +150,8 @@ async fn a_members_words_survive_restarts_and_a_sessions_end_with_it() {
     .await
     .unwrap();
     b.unbind(session.public()).await.unwrap();
-    b.bind(&session, &attestation).await.unwrap();
+    // A new life needs a new word.
+    b.bind(&session, &bob.attest(&world.mesh, session.public())).await.unwrap();
     let peer = b.peer(&world.mesh, bob.public()).await;
     assert_eq!(presence(&peer, session.public()).unwrap().about, About::default(), "a new life");
     b.send(Bye {}).await;
@@ -242,7 +243,11 @@ async fn lost_news(world: &World) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_lost_news_is_told_to_ask_again() {
-    let world = World::with(|c| c.policy.rate = 1_000_000).await;
+    let world = World::with(|c| {
+        c.policy.rate = 1_000_000;
+        c.policy.news = 1_000_000;
+    })
+    .await;
     let bob = world.member("bob").await;
     let session = new_key();
     let mut ana = world.connect(&world.owner, MSGPACK).await;
