@@ -10,6 +10,13 @@ use meshwire_peer::api::SCHEMA_VERSION;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+/// Columns of a terminal that does not say how many it has.
+const WIDTH: usize = 80;
+/// The narrowest column that is worth breaking lines for; below the row there is more room.
+const NARROW: usize = 20;
+/// How far what stands below a row is indented.
+const BELOW: usize = 4;
+
 /// Where output goes, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
@@ -30,6 +37,12 @@ struct Versioned<'a, T> {
 impl Out {
     pub(crate) fn new(json: bool) -> Self {
         Self { json, terminal: !json && io::stdout().is_terminal() }
+    }
+
+    /// The columns of the terminal that people read on; none where it is no terminal.
+    pub(crate) fn width(self) -> Option<usize> {
+        let columns = || terminal_size::terminal_size_of(io::stdout()).map(|(w, _)| w.0.into());
+        self.terminal.then(|| columns().unwrap_or(WIDTH))
     }
 
     /// Prints an object for programs, or lines for people.
@@ -102,12 +115,13 @@ impl Table {
         Self { head: head.to_vec(), rows: rows.into_iter().map(clean).collect() }
     }
 
-    /// Aligned under headings and without columns that are empty, or tab-separated as it is.
-    pub(crate) fn render(&self, terminal: bool) -> String {
-        if !terminal {
+    /// For a terminal of so many columns, aligned under headings, without columns that are empty, and
+    /// with the last column broken into lines that fit; else tab-separated as it is.
+    pub(crate) fn render(&self, columns: Option<usize>) -> String {
+        let Some(columns) = columns else {
             let lines: Vec<String> = self.rows.iter().map(|row| row.join("\t")).collect();
             return lines.join("\n");
-        }
+        };
         let widest = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -119,9 +133,69 @@ impl Table {
         let cells = |row: &Vec<String>| -> Vec<String> {
             shown.iter().filter_map(|c| row.get(*c).cloned()).collect()
         };
-        let lines = std::iter::once(&head).chain(&self.rows);
-        lines.map(|row| align(&cells(row), &widths)).collect::<Vec<_>>().join("\n")
+        let mut head = cells(&head);
+        if align(&head, &widths).chars().count() > columns {
+            // What it stands for is below the rows.
+            head.pop();
+        }
+        let rows = self.rows.iter().map(|row| fit(&cells(row), &widths, columns));
+        std::iter::once(align(&head, &widths)).chain(rows).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// A row of aligned cells, whose last one is broken into lines: in its column where that is wide
+/// enough for it, else below.
+pub(crate) fn fit(cells: &[String], widths: &[usize], columns: usize) -> String {
+    let row = align(cells, widths);
+    let (Some((last, others)), Some((_, before))) = (cells.split_last(), widths.split_last())
+    else {
+        return row;
+    };
+    if row.chars().count() <= columns || others.is_empty() || last.is_empty() {
+        return row;
+    }
+    let start = before.iter().fold(0, |sum: usize, w| sum.saturating_add(w + 2));
+    let left = columns.saturating_sub(start);
+    let longest = last.split(' ').map(|word| word.chars().count()).max().unwrap_or(0);
+    if left < NARROW || longest > left {
+        let indent = " ".repeat(BELOW);
+        return format!("{}\n{indent}{}", align(others, before), wrap(last, columns, BELOW, BELOW));
+    }
+    let mut padded = align(others, before);
+    padded.push_str(&" ".repeat(start.saturating_sub(padded.chars().count())));
+    format!("{padded}{}", wrap(last, columns, start, start))
+}
+
+/// Breaks a line between words, to fit so many columns: `first` of them are taken where it begins,
+/// further lines are indented. Words that are too long, such as paths, stay whole.
+pub(crate) fn wrap(line: &str, columns: usize, first: usize, indent: usize) -> String {
+    join_within(line.split(' '), " ", columns, first, indent)
+}
+
+/// Joins parts, on as few lines as fit the columns; as [`wrap`].
+pub(crate) fn join_within<'a>(
+    parts: impl IntoIterator<Item = &'a str>,
+    between: &str,
+    columns: usize,
+    first: usize,
+    indent: usize,
+) -> String {
+    let (mut out, mut at, mut begun) = (String::new(), first, false);
+    for part in parts {
+        let wide = part.chars().count();
+        if begun && at.saturating_add(between.len() + wide) > columns {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            at = indent;
+        } else if begun {
+            out.push_str(between);
+            at += between.len();
+        }
+        out.push_str(part);
+        at = at.saturating_add(wide);
+        begun = true;
+    }
+    out
 }
 
 /// At most `max` characters of a text; what is left out shows.
@@ -182,17 +256,30 @@ mod tests {
 
     #[test]
     fn tables_align_on_a_terminal_and_are_plain_in_a_pipe() {
-        assert_eq!(sample().render(true), "NAME     KEY\nmünchen  1\nb\\tb     22");
-        assert_eq!(sample().render(false), "münchen\t1\nb\\tb\t22");
+        assert_eq!(sample().render(Some(80)), "NAME     KEY\nmünchen  1\nb\\tb     22");
+        assert_eq!(sample().render(None), "münchen\t1\nb\\tb\t22");
     }
 
     #[test]
     fn columns_that_say_nothing_are_for_programs_only() {
         let row = |a: &str, b: &str| [a.to_owned(), String::new(), b.to_owned()];
         let table = Table::new(["NAME", "WHY", "KEY"], [row("ana", "1"), row("bob", "22")]);
-        assert_eq!(table.render(true), "NAME  KEY\nana   1\nbob   22");
-        assert_eq!(table.render(false), "ana\t\t1\nbob\t\t22");
+        assert_eq!(table.render(Some(80)), "NAME  KEY\nana   1\nbob   22");
+        assert_eq!(table.render(None), "ana\t\t1\nbob\t\t22");
         assert_eq!((cut("grüße", 5), cut("grüße!", 5)), ("grüße".into(), "grüß…".into()));
+    }
+
+    #[test]
+    fn what_is_too_wide_is_broken_in_its_column_or_below() {
+        let row = |why: &str| ["münchen".to_owned(), why.to_owned()];
+        let table = Table::new(["NAME", "WHY"], [row("a reason that is too long"), row("none")]);
+        let broken = "NAME     WHY\nmünchen  a reason that is too\n         long\nmünchen  none";
+        assert_eq!(table.render(Some(30)), broken);
+        let below = "NAME     WHY\nmünchen\n    a reason that is\n    too long\nmünchen  none";
+        assert_eq!(table.render(Some(21)), below);
+        assert_eq!(table.render(None).lines().count(), 2, "a pipe gets a line per row");
+        let path = format!("in /{} it is", "p".repeat(40));
+        assert_eq!(wrap(&path, 30, 6, 2), format!("in\n  /{}\n  it is", "p".repeat(40)));
     }
 
     #[test]

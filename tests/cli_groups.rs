@@ -128,7 +128,8 @@ fn who_is_hidden_is_in_no_group_but_can_be_written_to() {
     until("bob hidden", || Some(()).filter(|()| listed(&["peers"]) == ["ana", "cy"]));
     assert!(listed(&["peers", "--all"]).contains(&"bob".to_owned()));
     let lines = ana.text(&["peers", "--all"]).stdout;
-    assert!(lines.lines().any(|l| l.starts_with("bob\t")), "{lines}");
+    let bobs = lines.lines().find(|l| l.starts_with("bob\t")).unwrap();
+    assert!(bobs.contains("\thidden\t") && !bobs.contains("offline"), "{lines}");
     assert_eq!(names(&ana.deliver("@all", "to all")["recipients"]), ["cy"]);
     ana.deliver("bob", "to bob");
     assert_eq!((bob.texts(), cy.texts()), (vec!["to bob".to_owned()], vec!["to all".to_owned()]));

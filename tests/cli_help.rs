@@ -59,6 +59,16 @@ fn every_verbs_help_has_an_example() {
 }
 
 #[test]
+fn help_fits_a_terminal_of_80_columns() {
+    let home = Home::new();
+    for verb in VERBS {
+        let help = home.run_with_env(&[verb, &["--help"]].concat(), &[("COLUMNS", "80")]);
+        let wide: Vec<&str> = help.stdout.lines().filter(|l| l.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{verb:?}: {wide:#?}");
+    }
+}
+
+#[test]
 fn arguments_that_make_no_sense_suggest_what_does() {
     let home = Home::new();
     for (args, tip) in [
@@ -73,6 +83,9 @@ fn arguments_that_make_no_sense_suggest_what_does() {
         (&["mesh", "create", "@all", "--broker", "http://x"], "@"),
         (&["join", "hello", "--name", "deadbeef"], "key"),
         (&["send"], "<PEER>"),
+        (&["send", "bob", ""], "is empty"),
+        (&["broadcast", " \n"], "is empty"),
+        (&["send", "bob", "-"], "standard input is empty"),
         (&["group", "join", "Ops Team"], "ops-team?"),
         (&["group", "list", "all"], "meshwire peers"),
         (&["session", "start", "--caps", "gruop", "--", "true"], "'group'"),

@@ -240,6 +240,13 @@ fn the_outbox_lists_what_was_sent_and_sends_it_anew() {
     assert_eq!(states, ["queued", "failed", "delivered"], "newest first");
     let again = ana.run(&["outbox", "requeue", old["id"].as_str().unwrap()]);
     assert_eq!((again.status, again.error_code()), (3, "not_requeueable"));
+    let went_on = format!("was requeued as {}", new["id"].as_str().unwrap());
+    assert!(again.stderr.contains(&went_on), "{}", again.stderr);
+    let listed = |state: &str| ana.text(&["outbox", "--state", state]).stdout;
+    let requeued = listed("requeued");
+    assert!(requeued.contains("\trequeued\t") && requeued.lines().count() == 1, "{requeued}");
+    assert!(requeued.contains(&format!("\tas {}\t", new["id"].as_str().unwrap())), "{requeued}");
+    assert_eq!(listed("failed"), "");
     broker.restart();
     ana.up();
     bob.up();

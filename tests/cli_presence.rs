@@ -91,6 +91,7 @@ fn members_kick_nobody_and_the_owner_ends_sessions() {
         let refused = cy.run(&[verb, "bob/agent"]);
         assert_eq!(refused.status, 7, "{verb}: {}", refused.stderr);
         assert!(refused.stderr.contains("admin"), "{verb}: {}", refused.stderr);
+        assert!(refused.stderr.contains(verb), "{verb}: {}", refused.stderr);
         let unsure = ana.run(&[verb, "--all"]);
         assert_eq!((unsure.status, unsure.error_code()), (3, "needs_yes"));
     }

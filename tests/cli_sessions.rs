@@ -123,6 +123,12 @@ fn a_session_may_do_what_its_capabilities_say() {
     assert_eq!(said.status, 0, "{}", said.stderr);
     let said = as_session(&bob, &[], &["invite", "--local"]);
     assert_eq!(said.status, 7, "a session invites nobody: {}", said.stderr);
+    let said = as_session(&bob, &[], &["down"]);
+    assert_eq!((said.status, said.error_code()), (7, "owner_only"), "{}", said.stderr);
+    assert!(said.stderr.contains("from outside the session"), "{}", said.stderr);
+    let said = as_session(&bob, &[], &["kick", "ana"]);
+    assert!(said.status == 7 && said.stderr.contains("meshwire kick"), "{}", said.stderr);
+    assert_eq!(bob.ok(&["status"])["background"], true, "its node goes on");
 }
 
 #[test]
@@ -130,7 +136,8 @@ fn mail_to_a_session_that_was_killed_ends_up_at_its_member() {
     let Pair { ana, bob, broker: _broker } = pair();
     ana.up();
     let node = bob.node();
-    let session = Running::start(script(&bob, &["--name", "agent"], "echo up; exec sleep 600"), None);
+    let session =
+        Running::start(script(&bob, &["--name", "agent"], "echo up; exec sleep 600"), None);
     assert_eq!(session.line(), "up");
     appears(&ana, "agent");
     // Nobody tells the broker: the session is waited for, with its member.

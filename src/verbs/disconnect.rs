@@ -1,6 +1,6 @@
 //! `meshwire disconnect`, and what it shares with `kick`
 
-use meshwire_peer::api::{Disconnect, Disconnected, Named};
+use meshwire_peer::api::{ApiError, Disconnect, Disconnected, ErrorKind, Named};
 
 use crate::confirm::confirm;
 use crate::context::Context;
@@ -49,7 +49,7 @@ pub(super) async fn close(cx: &Context, whom: Whom, kick: bool) -> anyhow::Resul
         .ask(async |agent| {
             cx.settle(agent).await;
             let _progress = cx.progress("asking the broker");
-            Ok(agent.disconnect(ask).await?)
+            Ok(agent.disconnect(ask).await.map_err(|e| refused(e, kick))?)
         })
         .await?;
     cx.out.show(&done, || describe(&done, kick))?;
@@ -62,6 +62,18 @@ pub(super) async fn close(cx: &Context, whom: Whom, kick: bool) -> anyhow::Resul
         return Err(Failed { code: "nobody_affected", message: message.to_owned() }.into());
     }
     Ok(Exit::Ok)
+}
+
+/// Names the verb that was refused: brokers have one for both.
+fn refused(e: ApiError, kick: bool) -> ApiError {
+    if !kick || e.kind != ErrorKind::Denied {
+        return e;
+    }
+    let text = match e.code.as_str() {
+        "forbidden" => "meshwire kick is for the mesh's owner and admins only".to_owned(),
+        _ => format!("meshwire kick is refused: {}", e.message),
+    };
+    ApiError::new(e.kind, &e.code, text)
 }
 
 fn describe(done: &Disconnected, kick: bool) -> String {

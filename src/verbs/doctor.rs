@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{Table, align, clean};
+use crate::output::{Table, clean, fit, wrap};
 
 /// Look for what is wrong with this node, and say what to do about it
 ///
@@ -43,8 +43,9 @@ pub(crate) async fn run(cx: &Context, Args {}: Args) -> anyhow::Result<Exit> {
     let (warnings, failures) = (count(Verdict::Warn), count(Verdict::Fail));
     let healthy = failures == 0;
     let report = Report { home: &home, healthy, warnings, failures, checks: &checks };
-    cx.out.show(&report, || {
-        if cx.out.terminal { describe(&report) } else { table(&checks).render(false) }
+    cx.out.show(&report, || match cx.out.width() {
+        Some(columns) => describe(&report, columns),
+        None => table(&checks).render(None),
     })?;
     Ok(if healthy { Exit::Ok } else { Exit::Failed })
 }
@@ -74,14 +75,15 @@ fn table(checks: &[Check]) -> Table {
 }
 
 /// A line per check, what to do below it, and how many are wrong.
-fn describe(report: &Report<'_>) -> String {
+fn describe(report: &Report<'_>, columns: usize) -> String {
     let subjects = report.checks.iter().map(|c| clean(&subject(c)).chars().count());
     let widths = [4, subjects.max().unwrap_or(0), 0];
     let mut lines = Vec::new();
     for check in report.checks {
         let cells = [word(check.result).to_owned(), clean(&subject(check)), clean(&check.found)];
-        lines.push(align(&cells, &widths));
-        lines.extend(check.advice.as_deref().map(|advice| format!("      → {}", clean(advice))));
+        lines.push(fit(&cells, &widths, columns));
+        let advice = check.advice.as_deref().map(clean);
+        lines.extend(advice.map(|advice| format!("      → {}", wrap(&advice, columns, 8, 8))));
     }
     let s = |n: usize| if n == 1 { "" } else { "s" };
     let Report { warnings, failures, .. } = report;
@@ -109,8 +111,13 @@ mod tests {
         };
         let expected = "ok    disk  9 GiB free\nFAIL  node  a\\u{1b}b\n      → do this\n\
                         1 failure, 0 warnings.";
-        assert_eq!(describe(&report), expected);
-        let lines = table(&checks).render(false);
+        assert_eq!(describe(&report, 80), expected);
+        let narrow = "ok    disk  9 GiB free\nFAIL  node  a\\u{1b}b\n      → do\n        this\n";
+        assert!(
+            describe(&report, 13).ends_with("      → do\n        this\n1 failure, 0 warnings.")
+        );
+        assert!(describe(&report, 23).starts_with(&narrow[..20]));
+        let lines = table(&checks).render(None);
         assert_eq!(lines, "ok\tdisk\t9 GiB free\t\nFAIL\tnode\ta\\u{1b}b\tdo this");
     }
 }

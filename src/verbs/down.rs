@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use meshwire_peer::Agent;
+use meshwire_peer::api::{ApiError, ErrorKind};
+use meshwire_peer::client::Client;
 use serde::Serialize;
 
 use crate::context::{Context, Holder, POLL};
@@ -13,7 +15,7 @@ const END: Duration = Duration::from_secs(20);
 
 /// Stop this node's background process
 ///
-/// What waits in its outbox stays there and leaves at the next start.
+/// What waits in its outbox stays there and leaves at the next start. Sessions may not do this.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  meshwire down")]
 pub(crate) struct Args {}
@@ -26,6 +28,10 @@ struct Down {
 }
 
 pub(crate) async fn run(cx: &Context, Args {}: Args) -> anyhow::Result<Exit> {
+    if Client::session_from_env().is_some() {
+        let text = "sessions may not stop the node: end it from outside the session";
+        return Err(ApiError::new(ErrorKind::Denied, "owner_only", text).into());
+    }
     let home = cx.home()?;
     let was_running = match cx.holder(&home).await? {
         Holder::Free => false,

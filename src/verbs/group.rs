@@ -144,7 +144,7 @@ async fn list(cx: &Context, name: Option<String>) -> anyhow::Result<Exit> {
         })
         .await?;
     let none = "Nobody is in a group yet. Next: meshwire group join NAME";
-    cx.out.list("groups", &groups, none, || table(&groups, cx.out.terminal))?;
+    cx.out.list("groups", &groups, none, || table(&groups, cx.out.width()))?;
     Ok(Exit::Ok)
 }
 
@@ -158,7 +158,8 @@ fn nobody_in(name: &str, names: &[String]) -> ApiError {
     ApiError::new(ErrorKind::NotFound, "group_not_found", text)
 }
 
-fn table(groups: &[Group], terminal: bool) -> String {
+fn table(groups: &[Group], columns: Option<usize>) -> String {
+    let terminal = columns.is_some();
     let several = groups.iter().any(|g| Some(&g.mesh_name) != groups.first().map(|f| &f.mesh_name));
     let row = |g: &Group, m: &GroupMember| {
         let this = if m.this_node && terminal { " (this node)" } else { "" };
@@ -167,7 +168,7 @@ fn table(groups: &[Group], terminal: bool) -> String {
         [format!("@{}", g.name), format!("{}{this}", m.name), m.key.short(), role, mesh]
     };
     let rows = groups.iter().flat_map(|g| g.members.iter().map(move |m| row(g, m)));
-    Table::new(["GROUP", "MEMBER", "KEY", "ROLE", "MESH"], rows).render(terminal)
+    Table::new(["GROUP", "MEMBER", "KEY", "ROLE", "MESH"], rows).render(columns)
 }
 
 #[cfg(test)]
@@ -202,7 +203,7 @@ mod tests {
         };
         let members = vec![member("ana", Some("lead"), true), member("bob", None, false)];
         let group = Group { mesh_name: "home".into(), name: "ops".into(), members };
-        let text = table(std::slice::from_ref(&group), true);
+        let text = table(std::slice::from_ref(&group), Some(80));
         assert_eq!(
             text,
             "GROUP  MEMBER           KEY               ROLE\n\

@@ -10,7 +10,7 @@ use meshwire_signaling::limits::ms;
 use crate::confirm::confirm;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{Table, clean, clean_lines, note};
+use crate::output::{Table, clean, clean_lines, join_within, note};
 use crate::when::{self, When};
 
 /// How long one request waits for messages when following; then it is asked again.
@@ -184,8 +184,8 @@ async fn listen(cx: &Context, agent: &Agent, mut ask: Inbox) -> anyhow::Result<E
 }
 
 fn describe(cx: &Context, messages: &[InboxMessage]) -> String {
-    if cx.out.terminal {
-        messages.iter().map(block).collect::<Vec<_>>().join("\n")
+    if let Some(columns) = cx.out.width() {
+        messages.iter().map(|m| block(m, columns)).collect::<Vec<_>>().join("\n")
     } else {
         let row = |m: &InboxMessage| {
             let (id, came) = (m.id.to_string(), when::utc(m.received_at));
@@ -193,7 +193,7 @@ fn describe(cx: &Context, messages: &[InboxMessage]) -> String {
             [id, came, group, from(m), m.message.clone()]
         };
         let head = ["ID", "CAME", "GROUP", "FROM", "MESSAGE"];
-        Table::new(head, messages.iter().map(row)).render(false)
+        Table::new(head, messages.iter().map(row)).render(None)
     }
 }
 
@@ -205,20 +205,17 @@ fn from(m: &InboxMessage) -> String {
     }
 }
 
-/// A message as people read it on a terminal.
-fn block(m: &InboxMessage) -> String {
+/// A message as people read it on a terminal. A heading's further lines are indented by less than
+/// what stands in the message, so that neither can be taken for the other.
+fn block(m: &InboxMessage, columns: usize) -> String {
     let unread = if m.unread { "* " } else { "" };
     let group = m.group.as_ref().map(|g| format!(" to @{}", clean(g))).unwrap_or_default();
-    let session = m.to_session.map(|k| format!("  for session {}", k.short())).unwrap_or_default();
-    let answers = m.reply_to.map(|id| format!("  answers {id}")).unwrap_or_default();
-    let head = format!(
-        "{unread}{}{group} in {}  {}  {}  {}{session}{answers}",
-        clean(&from(m)),
-        clean(&m.mesh_name),
-        when::utc(m.received_at),
-        m.priority.as_str(),
-        m.id
-    );
+    let who = format!("{unread}{}{group} in {}", clean(&from(m)), clean(&m.mesh_name));
+    let mut parts =
+        vec![who, when::utc(m.received_at), m.priority.as_str().to_owned(), m.id.to_string()];
+    parts.extend(m.to_session.map(|k| format!("for session {}", k.short())));
+    parts.extend(m.reply_to.map(|id| format!("answers {id}")));
+    let head = join_within(parts.iter().map(String::as_str), "  ", columns, 0, 2);
     let lines = clean_lines(&m.message);
     let body: Vec<String> = lines.lines().map(|l| format!("    {l}")).collect();
     format!("{head}\n{}", body.join("\n"))
@@ -248,7 +245,7 @@ mod tests {
             to_session: None,
             group: None,
         };
-        let text = block(&message);
+        let text = block(&message, 200);
         assert!(
             text.starts_with("* bob\\nana in home in home  1970-01-01 00:00:00Z  now"),
             "{text}"
@@ -276,9 +273,12 @@ mod tests {
             received_at: 0,
             unread: false,
         };
-        let text = block(&message);
+        let text = block(&message, 200);
         assert!(text.starts_with("bob/abababababababab to @ops in home  "), "{text}");
         assert!(text.contains("  for session cdcdcdcdcdcdcdcd\n"), "{text}");
+        let narrow = block(&message, 80);
+        assert!(narrow.lines().all(|l| l.chars().count() <= 80), "{narrow}");
+        assert!(narrow.lines().nth(1).is_some_and(|l| l.starts_with("  000000")), "{narrow}");
         let named = InboxMessage { from: "bob/agent".into(), ..message };
         assert_eq!(from(&named), "bob/agent");
     }

@@ -210,7 +210,7 @@ async fn list(cx: &Context, revoke: Option<String>) -> anyhow::Result<Exit> {
             [r.invite.short(), r.state.clone(), role, used, until, r.joined.join(", ")]
         };
         Table::new(["INVITE", "STATE", "ROLE", "USED", "UNTIL", "JOINED"], rows.iter().map(row))
-            .render(cx.out.terminal)
+            .render(cx.out.width())
     })?;
     Ok(Exit::Ok)
 }

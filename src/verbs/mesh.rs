@@ -93,7 +93,7 @@ async fn list(cx: &Context) -> anyhow::Result<Exit> {
             [m.name.clone(), m.mesh.short(), m.member_name.clone(), role, m.broker_url.clone()]
         };
         Table::new(["MESH", "ID", "AS", "ROLE", "BROKER"], meshes.iter().map(row))
-            .render(cx.out.terminal)
+            .render(cx.out.width())
     })?;
     Ok(Exit::Ok)
 }

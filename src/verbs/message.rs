@@ -58,7 +58,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         .await?;
     cx.out.show(&Stands { message: &message, then: &then }, || {
         let all = std::iter::once(&message).chain(&then);
-        all.map(|m| describe(m, own, true, cx.out.terminal)).collect::<Vec<_>>().join("\n")
+        all.map(|m| describe(m, own, true, cx.out.width())).collect::<Vec<_>>().join("\n")
     })?;
     Ok(Exit::Ok)
 }

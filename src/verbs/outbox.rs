@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
-use meshwire_peer::api::{Message, Outbox, Requeue};
+use meshwire_peer::api::{ApiError, Message, MessageStatus, Outbox, Requeue};
 use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::limits::ms;
 
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, invalid};
 use crate::output::Table;
-use crate::verbs::send::describe;
+use crate::verbs::send::{describe, word};
 use crate::{duration, when};
 
 /// List messages that were sent, or send one anew
@@ -54,6 +54,8 @@ enum State {
     Expired,
     /// Refused for good
     Failed,
+    /// Goes on under another id, by requeue or because its session has ended
+    Requeued,
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,22 +88,32 @@ async fn list(cx: &Context, args: List) -> anyhow::Result<Exit> {
         State::Sent => MessageState::Sent,
         State::Delivered => MessageState::Delivered,
         State::Expired => MessageState::Expired,
-        State::Failed => MessageState::Failed,
+        // For programs, what goes on elsewhere has failed here.
+        State::Failed | State::Requeued => MessageState::Failed,
     });
-    let ask = Outbox { mesh: cx.mesh.clone(), state, limit: Some(args.limit) };
-    let messages = cx
+    let split = state == Some(MessageState::Failed);
+    // Picked out here, so all that there are; the node has its own bound.
+    let limit = if split { u32::MAX } else { args.limit };
+    let ask = Outbox { mesh: cx.mesh.clone(), state, limit: Some(limit) };
+    let mut messages = cx
         .ask(async |agent| {
             cx.settle(agent).await;
             Ok(agent.outbox(ask).await?)
         })
         .await?;
-    cx.out.list("messages", &messages, "Nothing was sent yet.", || {
+    if split {
+        let requeued = matches!(args.state, Some(State::Requeued));
+        messages.retain(|m| m.superseded_by.is_some() == requeued);
+        messages.truncate(usize::try_from(args.limit).unwrap_or(usize::MAX));
+    }
+    let none = if state.is_some() { "Nothing in this state." } else { "Nothing was sent yet." };
+    cx.out.list("messages", &messages, none, || {
         let head = ["ID", "SENT", "TO", "STATE", "PATH", "WHY", "MESH"];
-        let terminal = cx.out.terminal;
+        let columns = cx.out.width();
         let first = messages.first().map(|m| &m.mesh_name);
         let several = messages.iter().any(|m| Some(&m.mesh_name) != first);
-        let rows = messages.iter().map(|m| row(m, terminal, several));
-        Table::new(head, rows).render(terminal)
+        let rows = messages.iter().map(|m| row(m, columns.is_some(), several));
+        Table::new(head, rows).render(columns)
     })?;
     Ok(Exit::Ok)
 }
@@ -115,18 +127,18 @@ fn row(m: &Message, terminal: bool, several: bool) -> [String; 7] {
     };
     let reached = m.recipients.iter().filter(|r| r.state == MessageState::Delivered).count();
     let state = match m.recipients.len() {
-        0 => m.state.as_str().to_owned(),
-        all => format!("{} {reached}/{all}", m.state.as_str()),
+        0 => word(m).to_owned(),
+        all => format!("{} {reached}/{all}", word(m)),
     };
     [
         m.id.to_string(),
         when::utc(m.created_at),
         m.to.clone(),
-        if terminal { state } else { m.state.as_str().to_owned() },
+        if terminal { state } else { word(m).to_owned() },
         if terminal { String::new() } else { or_dash(&m.path) },
         match &m.superseded_by {
-            Some(next) if terminal => format!("goes on as {next}"),
-            _ => or_dash(&m.reason),
+            Some(next) => format!("as {next}"),
+            None => or_dash(&m.reason),
         },
         if several || !terminal { m.mesh_name.clone() } else { String::new() },
     ]
@@ -136,11 +148,28 @@ async fn requeue(cx: &Context, args: Anew) -> anyhow::Result<Exit> {
     let ask = Requeue { id: args.id, ttl_ms: args.expires.map(ms) };
     let (message, own) = cx
         .ask(async |agent| {
-            let message = agent.requeue(ask).await?;
+            let message = match agent.requeue(ask.clone()).await {
+                Err(e) if e.code == "not_requeueable" => {
+                    // One that was requeued before says which goes on.
+                    let old = agent.message(MessageStatus { id: ask.id }).await?;
+                    return Err(requeued(&old).unwrap_or(e).into());
+                }
+                answer => answer?,
+            };
             cx.settle(agent).await;
             Ok((message, agent.is_own()))
         })
         .await?;
-    cx.out.show(&message, || describe(&message, own, true, cx.out.terminal))?;
+    cx.out.show(&message, || describe(&message, own, true, cx.out.width()))?;
     Ok(Exit::Ok)
+}
+
+/// Why a message that goes on elsewhere cannot be requeued.
+fn requeued(old: &Message) -> Option<ApiError> {
+    let next = old.superseded_by?;
+    let text = format!(
+        "message {} was requeued as {next}: to send it once more, requeue that one",
+        old.id
+    );
+    Some(invalid("not_requeueable", text))
 }

@@ -13,11 +13,13 @@ use crate::when;
 
 /// Characters of the line below a row that fit on a terminal, indented.
 const ABOUT: usize = 76;
+const OFFLINE: &str = "offline";
+const HIDDEN: &str = "hidden";
 
 /// List who is in this node's meshes, with the sessions that run
 ///
 /// STATE: online; reconnecting (its connection is lost, and it is waited for up to 90 s); offline;
-/// unknown while this node has no broker. STATUS is what somebody says it is doing: idle (all mail
+/// hidden (nobody is told whether it is there); unknown while this node has no broker. STATUS is what somebody says it is doing: idle (all mail
 /// shows up there), working or dnd, do not disturb (only mail of priority now does). Hidden members
 /// do not want to be listed; a control plane is a member's own connection, beside its sessions.
 #[derive(Debug, clap::Args)]
@@ -79,11 +81,13 @@ fn by_member(mut peers: Vec<Peer>) -> Vec<Peer> {
 fn table(peers: &[Peer], terminal: bool, now: UnixMillis) -> String {
     if !terminal {
         let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "SUMMARY", "GROUPS", "MESH"];
-        return Table::new(head, peers.iter().map(plain)).render(false);
+        return Table::new(head, peers.iter().map(plain)).render(None);
     }
     let several = peers.iter().any(|p| Some(p.mesh) != peers.first().map(|f| f.mesh));
     let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "MESH"];
-    let rows = Table::new(head, peers.iter().map(|p| seen(p, several, now))).render(true);
+    let rows = Table::new(head, peers.iter().map(|p| seen(p, several, now)));
+    // A line per row, for what stands below it.
+    let rows = rows.render(Some(usize::MAX));
     let mut lines = Vec::new();
     for (row, about) in
         rows.lines().zip(std::iter::once(String::new()).chain(peers.iter().map(about)))
@@ -97,7 +101,7 @@ fn table(peers: &[Peer], terminal: bool, now: UnixMillis) -> String {
 /// A row for programs that read lines: everything, nothing abbreviated.
 fn plain(p: &Peer) -> [String; 8] {
     let state = match p.since {
-        Some(since) if p.online == Some(false) => format!("offline since {}", when::utc(since)),
+        Some(since) if state(p) == OFFLINE => format!("offline since {}", when::utc(since)),
         _ => state(p).to_owned(),
     };
     [
@@ -116,10 +120,10 @@ fn plain(p: &Peer) -> [String; 8] {
 fn seen(p: &Peer, several: bool, now: UnixMillis) -> [String; 6] {
     let member = p.kind == PeerKind::Member;
     let this = if p.this_node && member { " (this node)" } else { "" };
-    let hidden = if p.hidden && member { " (hidden)" } else { "" };
+    let hidden = if p.hidden && member && state(p) != HIDDEN { " (hidden)" } else { "" };
     let indent = if member { "" } else { "  " };
     let state = match p.since {
-        Some(since) if p.online == Some(false) => {
+        Some(since) if state(p) == OFFLINE => {
             format!("offline for {}", when::rough(now.saturating_sub(since)))
         }
         _ => state(p).to_owned(),
@@ -159,7 +163,9 @@ fn state(p: &Peer) -> &'static str {
     match p.online {
         Some(true) if p.reconnecting => "reconnecting",
         Some(true) => "online",
-        Some(false) => "offline",
+        // The broker says of everybody who is hidden that it is not there.
+        Some(false) if p.hidden && !p.this_node => HIDDEN,
+        Some(false) => OFFLINE,
         None => "unknown",
     }
 }
@@ -272,6 +278,10 @@ cy               4444444444444444  member   offline for 3h";
         assert_eq!(state(&Peer { online: None, ..bob.clone() }), "unknown");
         let hidden = Peer { hidden: true, ..bob.clone() };
         assert_eq!(seen(&hidden, false, 0)[0], "bob (hidden)");
+        let away = Peer { online: Some(false), ..hidden };
+        let row = seen(&away, false, 0);
+        assert_eq!((&*row[0], &*row[3], &*plain(&away)[3]), ("bob", "hidden", "hidden"));
+        assert_eq!(state(&Peer { this_node: true, ..away }), "offline", "we know of ourselves");
         let control = Peer { kind: PeerKind::ControlPlane, ..bob };
         assert_eq!((seen(&control, false, 0)[0].as_str(), role(&control)), ("  bob", "control"));
     }

@@ -75,7 +75,7 @@ fn describe(pong: &Pong, first: bool, terminal: bool) -> String {
             let [priority, durable, accepted, delivered] = cells(l);
             [pong.name.clone(), priority, durable, accepted, delivered]
         };
-        return Table::new(head, pong.legs.iter().map(row)).render(false);
+        return Table::new(head, pong.legs.iter().map(row)).render(None);
     }
     let mut lines = Vec::new();
     if first {

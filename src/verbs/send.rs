@@ -17,8 +17,8 @@ use crate::context::{Context, PATIENCE};
 use crate::duration;
 use crate::exit::{Exit, invalid};
 
-pub(super) use words::describe;
 use words::{conclude, count, is_open};
+pub(super) use words::{describe, word};
 
 /// How long a background node is given to say more than `queued`: a broker answers sooner.
 const GLANCE: Duration = Duration::from_millis(250);
@@ -127,7 +127,7 @@ async fn deliver(cx: &Context, to: String, what: What) -> anyhow::Result<Exit> {
         })
         .await?;
     let each = wait == Some(WaitFor::Delivered);
-    cx.out.show(&message, || describe(&message, own, each, cx.out.terminal))?;
+    cx.out.show(&message, || describe(&message, own, each, cx.out.width()))?;
     conclude(&message, wait)
 }
 
@@ -181,7 +181,7 @@ async fn look(agent: &Agent, sent: &Message) -> anyhow::Result<Message> {
 /// The message's text, from the arguments or standard input.
 async fn text(words: Vec<String>) -> anyhow::Result<String> {
     if words != ["-"] {
-        return Ok(words.join(" "));
+        return not_empty(words.join(" "), "the message");
     }
     let read = tokio::task::spawn_blocking(|| {
         let mut bytes = Vec::new();
@@ -194,11 +194,21 @@ async fn text(words: Vec<String>) -> anyhow::Result<String> {
             format!("standard input holds more than {MAX_BODY} bytes, which no message does");
         return Err(invalid("message_too_large", text).into());
     }
-    String::from_utf8(bytes).map_err(|e| {
+    let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let text = format!(
             "standard input is no UTF-8 text from byte {at} on: encode it, such as with base64"
         );
-        invalid("message_not_text", text).into()
-    })
+        invalid("message_not_text", text)
+    })?;
+    not_empty(text, "standard input")
+}
+
+/// Refuses what says nothing: most likely a variable or a command's output that is missing.
+fn not_empty(text: String, what: &str) -> anyhow::Result<String> {
+    if text.trim().is_empty() {
+        let text = format!("{what} is empty: give a text, or - to read it from standard input");
+        return Err(invalid("message_empty", text).into());
+    }
+    Ok(text)
 }

@@ -205,7 +205,7 @@ async fn list(cx: &Context) -> anyhow::Result<Exit> {
     cx.out.list("sessions", &sessions, none, || {
         let head = ["NAME", "KEY", "MAY", "PROCESS", "STARTED", "BROKER", "MESH"];
         let rows = sessions.iter().map(|s| row(s, cx.out.terminal, cx.net.unix_ms()));
-        Table::new(head, rows).render(cx.out.terminal)
+        Table::new(head, rows).render(cx.out.width())
     })?;
     Ok(Exit::Ok)
 }

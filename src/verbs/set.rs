@@ -74,8 +74,12 @@ struct Summary {
 
 /// Say who you are; what is not given stays, an empty text clears it
 #[derive(Debug, clap::Args)]
-#[command(after_help = "EXAMPLE:\n  \
-    meshwire set profile --title 'build agent' --bio 'Builds what is pushed.' --avatar 🛠")]
+#[command(
+    override_usage = "meshwire set profile [--title TEXT] [--bio TEXT] [--avatar TEXT]",
+    after_help = "EXAMPLE:\n  \
+        meshwire set profile --title 'build agent' --avatar 🛠\n  \
+        meshwire set profile --bio 'Builds what is pushed.'"
+)]
 #[group(required = true, multiple = true)]
 struct About {
     /// A few words

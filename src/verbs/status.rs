@@ -8,7 +8,7 @@ use meshwire_peer::core::resolve::nearest;
 
 use crate::context::{Context, PATIENCE, POLL};
 use crate::exit::Exit;
-use crate::output::{Table, clean};
+use crate::output::{Table, clean, wrap};
 
 /// How long links that are just being made are waited for, so that `up && status` tells the truth.
 const CONNECTING: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ pub(crate) struct Args {}
 
 pub(crate) async fn run(cx: &Context, Args {}: Args) -> anyhow::Result<Exit> {
     let status = cx.ask(async |agent| look(cx, agent).await).await?;
-    cx.out.show(&status, || describe(&status, cx.out.terminal))?;
+    cx.out.show(&status, || describe(&status, cx.out.width()))?;
     let all_up = status.meshes.iter().all(|m| m.link == "up");
     Ok(if all_up { Exit::Ok } else { Exit::Failed })
 }
@@ -57,7 +57,7 @@ fn no_mesh(named: &str, names: &[String]) -> ApiError {
     ApiError::new(ErrorKind::NotFound, "mesh_not_found", text)
 }
 
-fn describe(status: &Status, terminal: bool) -> String {
+fn describe(status: &Status, columns: Option<usize>) -> String {
     let mut text = if status.background {
         format!("node: up in the background (process {}), version {}", status.pid, status.version)
     } else {
@@ -68,8 +68,10 @@ fn describe(status: &Status, terminal: bool) -> String {
         return text;
     }
     text.push('\n');
-    if terminal {
-        text.push_str(&status.meshes.iter().map(block).collect::<Vec<_>>().join("\n"));
+    if let Some(columns) = columns {
+        let blocks = status.meshes.iter().map(block).collect::<Vec<_>>().join("\n");
+        let lines: Vec<String> = blocks.lines().map(|l| wrap(l, columns, 0, 4)).collect();
+        text.push_str(&lines.join("\n"));
         return text;
     }
     let row = |m: &MeshStatus| {
@@ -80,7 +82,7 @@ fn describe(status: &Status, terminal: bool) -> String {
         [name, own(m), members(m), queued, unconfirmed, count(m.unread), broker, link(m)]
     };
     let head = ["MESH", "AS", "MEMBERS", "QUEUED", "UNCONFIRMED", "UNREAD", "BROKER", "LINK"];
-    text.push_str(&Table::new(head, status.meshes.iter().map(row)).render(false));
+    text.push_str(&Table::new(head, status.meshes.iter().map(row)).render(None));
     text
 }
 
@@ -144,13 +146,13 @@ mod tests {
         let status =
             Status { version: "2.0.0".into(), pid: 7, background: true, meshes: vec![mesh] };
         assert_eq!(
-            describe(&status, true),
+            describe(&status, Some(80)),
             "node: up in the background (process 7), version 2.0.0\n\
              home: up at https://broker.example:7900\n  \
                as ana@laptop (owner), members 4/5 online\n  \
                sent: 1 queued, 2 unconfirmed; inbox: 3 unread"
         );
         let row = "home\tana@laptop (owner)\t4/5 online\t1\t2\t3\thttps://broker.example:7900\tup";
-        assert_eq!(describe(&status, false).lines().nth(1), Some(row));
+        assert_eq!(describe(&status, None).lines().nth(1), Some(row));
     }
 }

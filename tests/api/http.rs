@@ -122,10 +122,18 @@ impl Api {
 
     /// A GET whose answer nobody reads yet.
     pub(crate) fn begin(&self, uri: &str) -> Box<dyn Stream> {
+        self.begin_with(uri, &[])
+    }
+
+    /// As [`Self::begin`], with further headers.
+    pub(crate) fn begin_with(&self, uri: &str, further: &[(&str, &str)]) -> Box<dyn Stream> {
         let mut stream = self.connect();
-        let bearer = self.bearer();
-        write!(stream, "GET {uri} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer}\r\n\r\n")
-            .unwrap();
+        let mut head = format!("GET {uri} HTTP/1.1\r\n");
+        for (name, value) in Self::with(&self.bearer(), further) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
         stream
     }
 

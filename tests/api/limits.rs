@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::http::{Api, Event};
-use crate::common::{Home, until};
+use crate::common::{Home, pair, until};
 
 fn is(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
@@ -67,4 +67,44 @@ fn a_flood_is_slowed_down() {
     assert_eq!(refused.code(), is(429, "rate_limited"));
     // The command line tries again by itself.
     assert_eq!(home.ok(&["status"])["schema_version"], 1);
+}
+
+#[test]
+fn a_session_keeps_nobody_out() {
+    let pair = pair();
+    let _ana = pair.ana.node();
+    let api = Api::unix(&pair.ana);
+    let tokens: Vec<String> = ["one", "two"]
+        .iter()
+        .map(|name| {
+            let ask = json!({"name": name, "pid": std::process::id()});
+            api.post("/v1/sessions", &ask).json()["token"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let get = |token: &str, uri: &str| {
+        let headers = [("Host", "localhost"), ("Meshwire-Session", token)];
+        api.raw("GET", uri, &headers, b"")
+    };
+    let [one, two] = [0, 1].map(|n| [("Meshwire-Session", tokens[n].as_str())]);
+    let mut streams: Vec<_> = (0..2).map(|_| api.events(&one)).collect();
+    for stream in &mut streams {
+        stream.of("ready");
+    }
+    assert_eq!(get(&tokens[0], "/v1/events").code(), is(429, "too_many_streams"));
+    api.events(&two).of("ready");
+    api.events(&[]).of("ready");
+    // Eight that wait for mail which does not come.
+    let _waiting: Vec<_> =
+        (0..8).map(|_| api.begin_with("/v1/inbox?wait_ms=600000", &one)).collect();
+    until("daemon_busy", || {
+        let answer = get(&tokens[0], "/v1/version");
+        (answer.status == 429).then(|| assert_eq!(answer.code(), is(429, "daemon_busy")))
+    });
+    assert_eq!(get(&tokens[1], "/v1/version").status, 200);
+    assert_eq!(api.get("/v1/version").status, 200);
+    // It asks on and on: it is slowed down, the others are not.
+    let refused = (0..5_000).any(|_| get(&tokens[0], "/v1/version").code().1 == "rate_limited");
+    assert!(refused);
+    assert_eq!(get(&tokens[1], "/v1/version").status, 200);
+    assert_eq!(api.get("/v1/version").status, 200);
 }

@@ -4,12 +4,15 @@ use meshwire_coord::{BrokerConfig, Check, Outcome, check};
 
 use crate::context::Context;
 use crate::exit::{Exit, Failed};
-use crate::output::Table;
+use crate::output::{Table, clean, fit, wrap};
 
 /// Prints what was found, and fails if the broker would.
 pub(super) async fn run(cx: &Context, config: &BrokerConfig) -> anyhow::Result<Exit> {
     let found = check(cx.net.as_ref(), config).await;
-    cx.out.list("checks", &found, "", || table(&found).render(cx.out.terminal))?;
+    cx.out.list("checks", &found, "", || match cx.out.width() {
+        Some(columns) => describe(&found, columns),
+        None => table(&found).render(None),
+    })?;
     let failed: Vec<&str> =
         found.iter().filter(|c| c.outcome == Outcome::Fail).map(|c| c.name).collect();
     if failed.is_empty() {
@@ -20,6 +23,21 @@ pub(super) async fn run(cx: &Context, config: &BrokerConfig) -> anyhow::Result<E
     Err(Failed { code: "check_failed", message }.into())
 }
 
+/// What was found, each with what to do below it.
+fn describe(found: &[Check], columns: usize) -> String {
+    let names = found.iter().map(|c| c.name.chars().count());
+    let widths = [4, names.max().unwrap_or(0), 0];
+    let mut lines = Vec::new();
+    for check in found {
+        let cells = [word(check.outcome).to_owned(), check.name.to_owned(), clean(&check.found)];
+        lines.push(fit(&cells, &widths, columns));
+        let advice = check.advice.as_deref().map(clean);
+        lines.extend(advice.map(|advice| format!("      → {}", wrap(&advice, columns, 8, 8))));
+    }
+    lines.join("\n")
+}
+
+/// A line per check, for programs that read lines.
 fn table(found: &[Check]) -> Table {
     let row = |c: &Check| {
         let advice = c.advice.clone().unwrap_or_default();

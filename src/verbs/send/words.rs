@@ -4,7 +4,7 @@ use meshwire_peer::api::{Message, WaitFor};
 use meshwire_signaling::frame::MessageState;
 
 use crate::exit::{Exit, Failed};
-use crate::output::{Table, clean_lines};
+use crate::output::{Table, clean_lines, wrap};
 use crate::when;
 
 /// Most recipients that an error names.
@@ -25,9 +25,25 @@ pub(super) fn count(m: &Message, state: MessageState) -> usize {
     m.recipients.iter().filter(|r| r.state == state).count()
 }
 
-/// Says where a message stands; with `each`, also with each recipient of a group.
-pub(in crate::verbs) fn describe(m: &Message, own: bool, each: bool, terminal: bool) -> String {
-    let mut line = format!("{} {} to {} in {}", m.state.as_str(), m.id, m.to, m.mesh_name);
+/// Whether another message goes on in its place; for programs it has failed.
+fn is_requeued(m: &Message) -> bool {
+    m.superseded_by.is_some() && m.state == MessageState::Failed
+}
+
+/// The word for where a message stands.
+pub(in crate::verbs) fn word(m: &Message) -> &'static str {
+    if is_requeued(m) { "requeued" } else { m.state.as_str() }
+}
+
+/// Says where a message stands, on a terminal of so many columns or in a pipe; with `each`, also with
+/// each recipient of a group.
+pub(in crate::verbs) fn describe(
+    m: &Message,
+    own: bool,
+    each: bool,
+    columns: Option<usize>,
+) -> String {
+    let mut line = format!("{} {} to {} in {}", word(m), m.id, m.to, m.mesh_name);
     if let Some(path) = &m.path {
         line.push_str(&format!(" by {path}"));
     }
@@ -36,10 +52,12 @@ pub(in crate::verbs) fn describe(m: &Message, own: bool, each: bool, terminal: b
         line.push_str(&format!(" for {} member{s}", m.recipients.len()));
         let there = count(m, MessageState::Delivered);
         if there > 0 && there < m.recipients.len() {
-            line.push_str(&format!(", {there} of them have it"));
+            let have = if there == 1 { "has" } else { "have" };
+            line.push_str(&format!(", {there} of them {have} it"));
         }
     }
-    if let Some(reason) = &m.reason {
+    // Why it failed before is of no interest once it goes on.
+    if let Some(reason) = m.reason.as_ref().filter(|_| !is_requeued(m)) {
         line.push_str(&format!(": {reason}"));
     }
     if m.duplicate {
@@ -58,9 +76,12 @@ pub(in crate::verbs) fn describe(m: &Message, own: bool, each: bool, terminal: b
         _ => {}
     }
     let mut text = clean_lines(&line);
+    if let Some(columns) = columns {
+        text = text.lines().map(|l| wrap(l, columns, 0, 4)).collect::<Vec<_>>().join("\n");
+    }
     if each && !m.recipients.is_empty() {
         text.push('\n');
-        text.push_str(&recipients(m).render(terminal));
+        text.push_str(&recipients(m).render(columns));
     }
     text
 }
@@ -162,22 +183,33 @@ mod tests {
     fn a_group_says_how_many_and_fails_if_one_does() {
         use MessageState::{Delivered, Failed, Relayed};
         let fresh = group(&[("bob", Relayed), ("cy", Relayed)], Relayed);
-        let text = describe(&fresh, false, false, true);
+        let text = describe(&fresh, false, false, Some(100));
         assert!(text.ends_with("to @ops in home for 2 members"), "{text}");
         assert!(conclude(&fresh, None).is_ok());
         let part = group(&[("bob", Delivered), ("cy", Relayed)], Relayed);
-        assert!(describe(&part, false, false, true).contains("1 of them have it"));
+        assert!(describe(&part, false, false, None).contains("1 of them has it"));
         let e = conclude(&part, Some(WaitFor::Delivered)).unwrap_err().to_string();
         assert!(e.contains("delivered to 1 of 2 members so far"), "{e}");
+        let narrow = describe(&part, false, true, Some(60));
+        assert!(narrow.lines().all(|l| l.chars().count() <= 60), "{narrow}");
         let refused = group(&[("bob", Delivered), ("cy", Failed)], Failed);
         for wait in [WaitFor::Accepted, WaitFor::Delivered] {
             let e = conclude(&refused, Some(wait)).unwrap_err().to_string();
             assert!(e.contains("1 of 2 members of @ops do not get it: cy"), "{e}");
         }
-        let all = describe(&refused, false, true, true);
+        let all = describe(&refused, false, true, Some(100));
         let lines: Vec<&str> = all.lines().collect();
         assert!(lines[1].starts_with("RECIPIENT") && lines[2].starts_with("cy"), "{all}");
         assert!(lines[2].contains("failed") && lines[3].starts_with("bob"), "{all}");
+    }
+
+    #[test]
+    fn what_was_requeued_is_not_said_to_have_failed() {
+        let (old, next) = (message(MessageState::Failed), EnvelopeId::new(3, 4));
+        let old = Message { superseded_by: Some(next), reason: Some("expired".into()), ..old };
+        let text = describe(&old, false, true, None);
+        assert!(text.starts_with("requeued ") && !text.contains("expired"), "{text}");
+        assert!(text.ends_with(&format!("Its text goes on as {next}.")), "{text}");
     }
 
     #[test]
@@ -202,8 +234,8 @@ mod tests {
     #[test]
     fn a_queued_message_says_who_goes_on() {
         let queued = message(MessageState::Queued);
-        assert!(describe(&queued, true, true, true).contains("meshwire up keeps trying"));
-        assert!(describe(&queued, false, true, true).contains("the node keeps trying"));
-        assert!(!describe(&message(MessageState::Relayed), true, true, true).contains("trying"));
+        assert!(describe(&queued, true, true, None).contains("meshwire up keeps trying"));
+        assert!(describe(&queued, false, true, None).contains("the node keeps trying"));
+        assert!(!describe(&message(MessageState::Relayed), true, true, None).contains("trying"));
     }
 }
