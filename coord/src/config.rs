@@ -64,7 +64,7 @@ pub struct Policy {
     /// Sends and other requests per second and member, sustained (design section 10).
     pub rate: u64,
     /// Changes that everybody in the mesh is told of, per second and member, sustained: each costs as
-    /// much as the mesh has connections. A [`NEWS_BURST`]-fold may come at once.
+    /// much as the mesh has connections. 32 times as many may come at once.
     pub news: u64,
     /// Envelopes pushed to one connection and not acked yet.
     pub window: usize,
