@@ -7,6 +7,7 @@
 //! | [`node`] | the node itself: meshes, links, mail |
 //! | [`home`] | its folder and lock |
 //! | [`core`] | decisions without I/O: outbox, inbox, order, resolve |
+//! | [`path`] | which path a message takes, and when a direct one is sought |
 //! | [`store`] | what it must not forget |
 //! | [`doctor`] | what may be wrong, and what to do about it |
 //! | [`local_api`], [`client`] | the two ends of its socket |
@@ -20,6 +21,7 @@ pub mod home;
 mod keyring;
 pub mod local_api;
 pub mod node;
+pub mod path;
 pub mod store;
 
 pub use agent::Agent;
