@@ -222,7 +222,7 @@ async fn unknown_types_never_close_the_connection() {
     for encoding in BOTH {
         let mut client = world.connect(&world.owner, encoding).await;
         for req in 1..=100 {
-            let newer = json!({"type": "p2p_offer", "req": req, "payload": [1, 2]});
+            let newer = json!({"type": "from_the_future", "req": req, "payload": [1, 2]});
             client.bytes(encode(encoding, &newer)).await.unwrap();
             assert_eq!(client.answer(req).await.unwrap_err().code, code::UNKNOWN_TYPE);
         }

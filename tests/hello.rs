@@ -51,6 +51,7 @@ async fn a_valid_hello_is_welcome_in_both_encodings() {
             feature::GROUPS,
             feature::DELEGATES,
             feature::LEASE,
+            feature::P2P,
         ];
         all.sort_unstable();
         assert_eq!(features, all);

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meshwire_signaling::frame::Limits;
 use meshwire_signaling::limits::{DELIVERY_WINDOW, PRESENCE_LEASE};
 
 use crate::store::StoreError;
+use crate::turn::TurnDesk;
 
 /// The database's name in the data folder.
 pub(crate) const DATABASE_FILE: &str = "broker.db";
@@ -31,6 +33,8 @@ pub struct BrokerConfig {
     pub policy: Policy,
     /// Replaces the admin token by a new one.
     pub new_admin_token: bool,
+    /// Who hands out TURN credentials; without, members are told of no servers.
+    pub turn: Option<Arc<dyn TurnDesk>>,
 }
 
 /// Which store.
@@ -66,6 +70,8 @@ pub struct Policy {
     /// Changes that everybody in the mesh is told of, per second and member, sustained: each costs as
     /// much as the mesh has connections. 32 times as many may come at once.
     pub news: u64,
+    /// Negotiation frames per second and member, sustained. 5 times as many may come at once.
+    pub signals: u64,
     /// Envelopes pushed to one connection and not acked yet.
     pub window: usize,
     /// Connections per mesh (design section 10).
@@ -86,6 +92,7 @@ impl Default for Policy {
         Self {
             rate: 1_000,
             news: 8,
+            signals: 20,
             window: DELIVERY_WINDOW,
             sockets_per_mesh: 10_000,
             sockets: 20_000,

@@ -8,6 +8,7 @@
 //!    └──── ws ──── one driver per connection     core/presence  who is there
 //!                      │                         core/accept    what may be queued
 //!                  writer (group commit)         core/claim     what is pushed to whom
+//!                      │                         core/p2p       who may negotiate with whom
 //!                      │                         core/rate      how fast
 //!                  store: sqlite | memory
 //! ```
@@ -23,6 +24,7 @@ mod http;
 mod metrics;
 mod serve;
 mod tls;
+mod turn;
 mod writer;
 mod ws;
 
@@ -30,3 +32,4 @@ pub use backup::{Backup, backup};
 pub use check::{Check, Outcome, check};
 pub use config::{BrokerConfig, BrokerError, Database, Policy, Tls};
 pub use serve::Broker;
+pub use turn::{TurnDesk, TurnOffer};

@@ -67,6 +67,7 @@ series! {
     refused: Counter = "messages_refused", "Deliveries refused for good";
     expired: Counter = "messages_expired", "Deliveries whose time ran out";
     malformed: Counter = "frames_malformed", "Frames that did not decode";
+    oversized: Counter = "frames_oversized", "Frames that were larger than the limit and not sent: a fault in the broker";
     slow_consumers: Counter = "slow_consumers", "Readers closed as too slow";
     news_dropped: Counter = "news_dropped", "Presence news that busy readers missed";
     joined: Counter = "presence_joined", "Identities that came";
@@ -74,6 +75,7 @@ series! {
     in_grace: Gauge = "presence_in_grace", "Identities that are waited for";
     resumes: Family<Outcome, Counter> = "resume_tokens", "Resume tokens shown, by outcome";
     disconnects: Family<Outcome, Counter> = "disconnects", "Identities disconnected or kicked by admins";
+    signals: Family<Outcome, Counter> = "p2p_signals", "Negotiation frames, by outcome";
     sweeps: Counter = "ttl_sweeps", "Expiry sweeps, by batch";
     queue_depth: Gauge = "queue_depth", "Deliveries waiting";
     db_healthy: Gauge = "db_healthy", "1 while the database answers";

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use meshwire_signaling::frame::{EXPORTER_LABEL, close};
+use meshwire_signaling::frame::{EXPORTER_LABEL, ErrorFrame, close};
 use meshwire_signaling::invite::AdminToken;
 use meshwire_signaling::limits::{CLAIM_LEASE, ms};
 use meshwire_signaling::{Hash, MeshId, PublicKey, SecretKey};
@@ -22,12 +22,14 @@ use crate::config::{
     self, BrokerConfig, BrokerError, DATABASE_FILE, Database, KEY_FILE, Mutant, NEWS_BURST, Policy,
     Tls,
 };
+use crate::core::p2p::Rates;
 use crate::core::rate::RateLimiter;
 use crate::health::{self, Health};
 use crate::http::{self, Binding, Place};
 use crate::metrics::Metrics;
 use crate::store::{MemoryStore, SqliteStore, Store};
 use crate::tls;
+use crate::turn::TurnDesk;
 use crate::writer::Writer;
 use crate::ws::{self, Registry};
 
@@ -63,6 +65,8 @@ pub(crate) struct Inner {
     rates: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     answers: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     news: Mutex<RateLimiter<(MeshId, PublicKey)>>,
+    negotiations: Mutex<Rates>,
+    pub(crate) turn: Option<Arc<dyn TurnDesk>>,
     started: Instant,
 }
 
@@ -90,6 +94,15 @@ impl Inner {
         let now = self.tick();
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         news.take(&(mesh, member), now)
+    }
+
+    /// Looks at how fast members negotiate, with the time now.
+    pub(crate) fn negotiations(
+        &self,
+        take: impl FnOnce(&mut Rates, u64) -> Result<(), ErrorFrame>,
+    ) -> Result<(), ErrorFrame> {
+        let now = self.tick();
+        take(&mut self.negotiations.lock().unwrap_or_else(PoisonError::into_inner), now)
     }
 
     /// Takes one answer that nothing else bounds; false if a member gives too many.
@@ -146,6 +159,33 @@ impl Broker {
                 Arc::new(SqliteStore::open(&path, mutant != Some(Mutant::SyncOff)).await?)
             }
         };
+        Self::serve(net, config, store, key, identity).await
+    }
+
+    /// Listens without any file of its own: with a store and a key that outlive it, and without TLS.
+    /// `config` says the rest; its data folder is neither made nor read.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(
+        net: Arc<dyn Net>,
+        config: BrokerConfig,
+        store: Arc<dyn Store>,
+        key: SecretKey,
+    ) -> Result<Self, BrokerError> {
+        let (database, tls) = (Database::Memory, Tls::BehindProxy);
+        let config = BrokerConfig { database, tls, ..config };
+        Self::serve(net, config, store, key, None).await
+    }
+
+    async fn serve(
+        net: Arc<dyn Net>,
+        config: BrokerConfig,
+        store: Arc<dyn Store>,
+        key: SecretKey,
+        identity: Option<tls::Identity>,
+    ) -> Result<Self, BrokerError> {
+        let mutant = Mutant::from_env();
         let (writer, writing) = Writer::start(store.clone(), mutant);
         writer.run(|tx| Box::pin(async move { tx.release_all().await })).await?;
         let addr = config.listen;
@@ -180,6 +220,8 @@ impl Broker {
                 config.policy.news.saturating_mul(NEWS_BURST),
                 RATE_KEYS,
             )),
+            negotiations: Mutex::new(Rates::new(config.policy.signals)),
+            turn: config.turn,
             registry: Registry::new(config.policy.sockets_per_mesh, ms(config.policy.lease)),
             policy: config.policy,
             metrics: Metrics::default(),

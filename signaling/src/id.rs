@@ -164,6 +164,10 @@ fixed_id!(
     /// 16 random bytes made together with an outbox; sequence numbers count within one.
     InstanceId, 16, "an instance id"
 );
+fixed_id!(
+    /// 16 random bytes that name one attempt at a direct path.
+    AttemptId, 16, "an attempt id"
+);
 
 impl Hash {
     /// SHA-256 of `bytes`.

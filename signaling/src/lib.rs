@@ -14,6 +14,7 @@
 //! | [`invite`] | genesis, capability, claim, certificate chain, invite link |
 //! | [`attest`] | a member vouching for a session or service key |
 //! | [`group`] | group names, and who is in them by their own word |
+//! | [`p2p`] | what two nodes seal for each other to negotiate a direct path |
 //! | [`frame`] | what goes over the WebSocket between node and broker |
 //! | [`codec`] | strict MessagePack and JSON |
 //! | [`limits`] | every number that both sides agree on |
@@ -26,9 +27,12 @@ pub mod group;
 pub mod id;
 pub mod invite;
 pub mod limits;
+pub mod p2p;
 pub mod receipt;
 pub mod seal;
 pub mod sign;
 
 pub use envelope::{Channel, Content, Durability, Envelope, Header, Priority, Target};
-pub use id::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey, Signature, UnixMillis};
+pub use id::{
+    AttemptId, EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey, Signature, UnixMillis,
+};

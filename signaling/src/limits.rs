@@ -54,6 +54,13 @@ pub const MAX_SUMMARY: usize = 280;
 pub const MAX_PROFILE_PART: usize = 500;
 /// Most keys in one `disconnect`.
 pub const MAX_DISCONNECT: usize = 1_000;
+/// Most bytes of a negotiation frame's sealed payload (design section 6).
+pub const MAX_P2P: usize = 16_384;
+/// Longest name of an adapter, in bytes.
+pub const MAX_ADAPTER: usize = 32;
+/// Most candidates of one negotiation object, and of one side of an attempt altogether (design section
+/// 6): an offer must not make a peer scan a network.
+pub const MAX_CANDIDATES: usize = 20;
 /// Broker pings this often (inventory B-025).
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Either side gives a silent connection up after this long (inventory B-026).

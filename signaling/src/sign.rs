@@ -66,6 +66,10 @@ pub mod domains {
     pub const GROUP: Domain = Domain("meshwire/v2/group");
     /// The broker's resume token. Stops a made-up lease from being taken for one of the broker's.
     pub const RESUME: Domain = Domain("meshwire/v2/resume");
+    /// A step of a negotiation, with the mesh. Stops a broker from placing itself in the middle of a
+    /// direct path: the addresses and the TLS key that the path is pinned to are inside, with both
+    /// identities, the attempt and the time.
+    pub const P2P: Domain = Domain("meshwire/v2/p2p");
 }
 
 /// Why a signature was refused.

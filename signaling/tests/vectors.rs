@@ -8,6 +8,7 @@ mod vectors {
     mod layouts;
     mod libsodium;
     mod messages;
+    mod p2p;
 
     use serde_json::Value;
 

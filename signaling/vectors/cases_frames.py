@@ -36,6 +36,16 @@ TO_GROUP = ref.envelope(
 )  # fmt: skip
 
 
+P2P = {
+    "to": w.admin.public, "from": w.member.public, "adapter": "quic", "attempt": det("attempt", 16),
+    "payload": ref.Blob(ref.box(w.member, w.admin, det("frame p2p", 24), b"sealed")),
+}  # fmt: skip
+TURN = {
+    "addresses": ["udp:broker.example:3478", "tcp:broker.example:3478", "tls:broker.example:5349"],
+    "username": "1750003600:a7f9", "password": "c2VjcmV0", "expires_at": w.NOW + 3_600_000,
+}  # fmt: skip
+
+
 def frame(kind, **fields):
     return {"type": kind, **fields}
 
@@ -89,6 +99,11 @@ FRAMES = [
     frame("invite_list", req=6),
     frame("invites", req=6, invites=[{"capability": INVITE, "revoked_at": w.NOW, "joined": [{"key": w.member.public, "name": "carol", "at": w.NOW}], "used": 1}]),
     frame("invite_revoke", req=7, invite=w.invite_m.public),
+    *(frame(k, req=12, **P2P) for k in ("p2p_offer", "p2p_answer", "p2p_candidate", "p2p_bye")),
+    *(frame(k, **P2P) for k in ("p2p_offer", "p2p_answer", "p2p_candidate", "p2p_bye")),
+    frame("turn_credentials", req=13),
+    frame("turn_servers", req=13, servers=[TURN], stun=["broker.example:3478", "broker.example:3479"]),
+    frame("turn_servers", req=13),
     frame("ok", req=7),
     frame("error", req=2, id=ID, code="rate_limited", message="too many", permanent=False, retry_after_ms=250),
     frame("error", req=2, id=ID, code="target_gone", message="the session has ended", permanent=True, member=w.member.public),

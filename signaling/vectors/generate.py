@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the test vectors in this folder: libsodium.json, layouts.json, frames.json, refused.json.
+"""Writes the test vectors in this folder: libsodium.json, layouts.json, frames.json,
+refused.json, p2p.json.
 
     python3 -m venv /tmp/vectors && /tmp/vectors/bin/pip install pynacl msgpack
     /tmp/vectors/bin/python signaling/vectors/generate.py          # writes
@@ -14,6 +15,7 @@ import sys
 import cases_frames
 import cases_layouts
 import cases_libsodium
+import cases_p2p
 import cases_refused
 from meshwire_ref import plain
 
@@ -26,6 +28,7 @@ def main():
         ("layouts", cases_layouts),
         ("frames", cases_frames),
         ("refused", cases_refused),
+        ("p2p", cases_p2p),
     ]:
         path = here / f"{name}.json"
         text = json.dumps(plain(module.cases()), indent=1, ensure_ascii=False) + "\n"

@@ -24,6 +24,7 @@ RECEIPT_KEY = "meshwire/v2/receipt-key"
 CONTENT_KEY = "meshwire/v2/content-key"
 GROUP = "meshwire/v2/group"
 RESUME = "meshwire/v2/resume"
+P2P = "meshwire/v2/p2p"
 
 
 class Blob(bytes):

@@ -5,6 +5,7 @@
 //! | [`net`] | the seam: sockets, clock, randomness |
 //! | [`link`] | what every path can do with messages |
 //! | [`relay`] | the path through the broker's WebSocket |
+//! | [`direct`] | what a technique for direct paths looks like |
 //! | [`memory`] | a path within one process |
 //! | [`conformance`] | the suite that every path passes |
 //! | [`url`], [`dial`], [`tls`], [`http`] | a broker's address, connecting to it, calling its HTTP endpoints |
@@ -12,11 +13,13 @@
 
 pub mod conformance;
 pub mod dial;
+pub mod direct;
 pub mod fault;
 pub mod http;
 pub mod link;
 pub mod memory;
 pub mod net;
+pub mod quic;
 pub mod relay;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use meshwire_signaling::frame::{
-    ErrorFrame, HelloAckBody, MessageState, PeerInfo, Presence, UnboundReason,
+    ErrorFrame, HelloAckBody, MessageState, P2pFrame, PeerInfo, Presence, UnboundReason,
 };
 use meshwire_signaling::receipt::Receipt;
 use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, UnixMillis};
@@ -29,6 +29,8 @@ pub enum PathKind {
     Relay,
     /// Within one process.
     Memory,
+    /// QUIC from node to node.
+    Quic,
 }
 
 /// An envelope that came in and waits for [`MessageLink::answer`].
@@ -78,6 +80,8 @@ pub enum LinkEvent {
     PeerChanged(Box<PeerInfo>),
     /// News were lost: the roster is to be read again.
     Resync,
+    /// A step of a negotiation, as the carrier brought it: nothing of it is verified.
+    P2p(Box<P2pFrame>),
     /// The connection does not speak for one of our bound identities any more.
     Unbound {
         /// The identity.

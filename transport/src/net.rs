@@ -2,15 +2,19 @@
 //! only through a [`Net`], so that the simulator can run the real code. Timers are tokio's, which a
 //! simulator pauses.
 
+mod os;
+
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
-use std::task::{Context, Poll, ready};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use meshwire_signaling::UnixMillis;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+pub use os::OsNet;
+pub use quinn_udp::{EcnCodepoint, RecvMeta, Transmit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 /// A byte stream: TCP, or what a simulator or TLS makes of it.
@@ -39,6 +43,15 @@ pub trait Net: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The last address's error.
     async fn tcp_connect(&self, host: &str, port: u16) -> io::Result<BoxStream>;
+
+    /// The addresses of `host`, a name or an address, with `port`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] among others; where there are no names, for all but addresses.
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let address: IpAddr = host.parse().map_err(|_| io::ErrorKind::NotFound)?;
+        Ok(vec![SocketAddr::new(address, port)])
+    }
 
     /// Listens on `addr`; port 0 chooses a free one.
     ///
@@ -72,53 +85,92 @@ pub trait Listener: Send + Sync {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
-/// A bound UDP socket. Of several tasks that poll the same direction only the last one is woken.
+/// A bound UDP socket, in terms of `quinn-udp`: several datagrams in one call where the system can
+/// (GSO, GRO, recvmmsg), ECN, and the local address of each. Datagrams are not fragmented where the
+/// system can tell.
+#[async_trait]
 pub trait Datagram: fmt::Debug + Send + Sync {
-    /// Sends one datagram of at most 65,507 bytes. That it was sent says nothing of its arrival.
+    /// Sends one datagram, or several of `segment_size` bytes each (the last may be shorter) to one
+    /// destination. `src_ip` chooses the source on a socket that is bound to no address. That it was
+    /// sent says nothing of its arrival.
     ///
     /// # Errors
-    /// The socket's. Most concern one destination only.
-    fn poll_send_to(
-        &self,
-        cx: &mut Context<'_>,
-        data: &[u8],
-        to: SocketAddr,
-    ) -> Poll<io::Result<()>>;
+    /// [`io::ErrorKind::WouldBlock`]: await [`Self::writable`]. The others mostly concern one
+    /// destination only.
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()>;
 
-    /// Appends the next datagram to `buf` and says who sent it. What does not fit is cut off.
+    /// Resolves when a send may succeed. Any number of tasks may wait.
+    ///
+    /// # Errors
+    /// The socket's.
+    async fn writable(&self) -> io::Result<()>;
+
+    /// Receives into `bufs` and describes each in `meta`; says how many were used. A buffer holds
+    /// datagrams of one source, `stride` bytes each. What does not fit is cut off. Of several tasks
+    /// that poll only the last one is woken.
     ///
     /// # Errors
     /// The socket's; most pass.
-    fn poll_recv_from(
+    fn poll_recv(
         &self,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<SocketAddr>>;
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>>;
 
     /// Where it is bound.
     ///
     /// # Errors
     /// The socket's.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Most datagrams in one [`Self::try_send`].
+    fn max_transmit_segments(&self) -> usize {
+        1
+    }
+
+    /// Most datagrams in one buffer of [`Self::poll_recv`].
+    fn max_receive_segments(&self) -> usize {
+        1
+    }
+
+    /// Whether routers may cut datagrams up, so that their size says nothing of the path.
+    fn may_fragment(&self) -> bool {
+        true
+    }
 }
 
 impl dyn Datagram + '_ {
-    /// Sends one datagram, see [`Datagram::poll_send_to`].
+    /// Sends one datagram, see [`Datagram::try_send`]; waits for room.
     ///
     /// # Errors
     /// As there.
     pub async fn send_to(&self, data: &[u8], to: SocketAddr) -> io::Result<()> {
-        poll_fn(|cx| self.poll_send_to(cx, data, to)).await
+        let transmit = Transmit {
+            destination: to,
+            ecn: None,
+            contents: data,
+            segment_size: None,
+            src_ip: None,
+        };
+        loop {
+            match self.try_send(&transmit) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                done => return done,
+            }
+        }
     }
 
-    /// The next datagram's length in `buf`, and who sent it; see [`Datagram::poll_recv_from`].
+    /// The next datagram's length in `buf`, and who sent it; see [`Datagram::poll_recv`]. Only for
+    /// sockets of which nobody expects several datagrams at once.
     ///
     /// # Errors
     /// As there.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        let mut buf = ReadBuf::new(buf);
-        let from = poll_fn(|cx| self.poll_recv_from(cx, &mut buf)).await?;
-        Ok((buf.filled().len(), from))
+        let mut meta = [RecvMeta::default()];
+        poll_fn(|cx| self.poll_recv(cx, &mut [IoSliceMut::new(buf)], &mut meta)).await?;
+        let [RecvMeta { len, stride, addr, .. }] = meta;
+        Ok((len.min(stride), addr))
     }
 }
 
@@ -134,98 +186,4 @@ pub fn random<const N: usize>(net: &dyn Net) -> [u8; N] {
 #[must_use]
 pub fn jitter(net: &dyn Net, bound: u64) -> u64 {
     if bound == 0 { 0 } else { u64::from_be_bytes(random(net)) % bound }
-}
-
-/// The operating system's sockets, clock and randomness.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OsNet;
-
-#[async_trait]
-#[allow(clippy::disallowed_methods)] // this is the one place that they are meant for
-impl Net for OsNet {
-    fn unix_ms(&self) -> UnixMillis {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    fn fill(&self, buf: &mut [u8]) {
-        if let Err(e) = getrandom::fill(buf) {
-            // Going on with predictable keys would be worse than any crash.
-            panic!("the system has no randomness to give: {e}");
-        }
-    }
-
-    async fn tcp_connect(&self, host: &str, port: u16) -> io::Result<BoxStream> {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = tokio::net::TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
-    }
-
-    async fn tcp_bind(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>> {
-        Ok(Box::new(OsListener(tokio::net::TcpListener::bind(addr).await?)))
-    }
-
-    async fn udp_bind(&self, addr: SocketAddr) -> io::Result<Box<dyn Datagram>> {
-        Ok(Box::new(OsDatagram(tokio::net::UdpSocket::bind(addr).await?)))
-    }
-}
-
-struct OsListener(tokio::net::TcpListener);
-
-#[async_trait]
-impl Listener for OsListener {
-    async fn accept(&self) -> io::Result<(BoxStream, SocketAddr)> {
-        let (stream, from) = self.0.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((Box::new(stream), from))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-#[derive(Debug)]
-struct OsDatagram(tokio::net::UdpSocket);
-
-impl Datagram for OsDatagram {
-    fn poll_send_to(
-        &self,
-        cx: &mut Context<'_>,
-        data: &[u8],
-        to: SocketAddr,
-    ) -> Poll<io::Result<()>> {
-        ready!(self.0.poll_send_to(cx, data, to))?;
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_recv_from(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<SocketAddr>> {
-        self.0.poll_recv_from(cx, buf)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn datagrams_go_both_ways_and_are_cut_to_the_buffer() {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let (a, b) = (OsNet.udp_bind(any).await.unwrap(), OsNet.udp_bind(any).await.unwrap());
-        a.send_to(b"hello", b.local_addr().unwrap()).await.unwrap();
-        let mut buf = [0; 4];
-        assert_eq!(b.recv_from(&mut buf).await.unwrap(), (4, a.local_addr().unwrap()));
-        assert_eq!(&buf, b"hell");
-        b.send_to(b"", a.local_addr().unwrap()).await.unwrap();
-        assert_eq!(a.recv_from(&mut buf).await.unwrap(), (0, b.local_addr().unwrap()));
-    }
 }

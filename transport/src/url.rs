@@ -1,7 +1,7 @@
 //! A broker's base address: `http(s)://host[:port][/prefix]`.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Longest address accepted; a host name has at most 253 characters (RFC 1035 section 2.3.4).
@@ -44,6 +44,14 @@ impl BaseUrl {
         let host =
             if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == default_port(self.tls) { host } else { format!("{host}:{}", self.port) }
+    }
+
+    /// Whether it is this machine: a loopback address, or the name `localhost` (RFC 6761 section 6.3).
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        address
+            .map_or(self.host.eq_ignore_ascii_case("localhost"), |a| a.to_canonical().is_loopback())
     }
 
     /// The request target of `path`, which starts with a slash.

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod batch;
 pub mod claim;
 pub mod hello;
+pub mod p2p;
 pub mod presence;
 pub mod rate;
 
@@ -13,6 +14,8 @@ pub(crate) mod again {
     pub(crate) const RESTARTED: u64 = 500;
     /// A write failed: the next one may not.
     pub(crate) const WRITE: u64 = 1_000;
+    /// A reader is behind: the next look may find room.
+    pub(crate) const BUSY: u64 = 1_000;
     /// The database fails: its operator needs a moment.
     pub(crate) const DATABASE: u64 = 5_000;
     /// Something is full that empties slowly: a mesh's sockets, somebody's mailbox.

@@ -19,6 +19,9 @@ const MAX_LISTED: usize = 100;
 const MAX_JOINED: usize = 20;
 /// Bytes of one list, so that its frame stays below the limit whatever names are in it.
 const MAX_LIST_BYTES: usize = 96 * 1024;
+/// Most bytes of a chain; as many links as there may be, with the longest names, take half of it. Chains
+/// are in lists of peers and beside mail, so they must not fill a frame.
+pub(crate) const MAX_CHAIN_BYTES: usize = 24 * 1024;
 /// Bytes that one joiner takes beside its name, in JSON.
 const JOINED_BYTES: usize = 128;
 
@@ -260,13 +263,18 @@ impl Admission {
         if let Err(e) = chain.verify(&self.mesh) {
             return Ok(Err(Failure::new(code::INVITE_TAMPERED, e.to_string())));
         }
+        let bytes = codec::to_msgpack(&chain);
+        if bytes.len() > MAX_CHAIN_BYTES {
+            let text = format!("the chain is larger than {MAX_CHAIN_BYTES} bytes");
+            return Ok(Err(Failure::new(code::TOO_LARGE, text)));
+        }
         tx.use_invite(&self.invite).await?;
         tx.add_member(&MemberRow {
             mesh: self.mesh,
             key: self.claim.member,
             name: self.claim.name,
             role: self.role,
-            chain: codec::to_msgpack(&chain),
+            chain: bytes,
             invite: Some(self.invite),
             joined_at: self.now,
             seen_at: None,

@@ -16,6 +16,9 @@ use crate::core::presence::Who;
 use crate::metrics::Outcome;
 use crate::store::SetGroup as Stored;
 
+/// Most keys in each list of an answer to `disconnect`: 100 KiB of JSON.
+const MAX_NAMED: usize = 1_500;
+
 fn refuse(code: &str, text: impl Into<String>) -> ErrorFrame {
     ErrorFrame::permanent(code, text)
 }
@@ -198,5 +201,10 @@ pub(super) async fn disconnect(conn: &Shared, ask: Disconnect) -> Result<Frame, 
             handle.orphans_waiting();
         }
     }
-    Ok(Disconnected { req: ask.req, affected: done.affected, skipped: done.skipped }.into())
+    let named = |mut keys: Vec<PublicKey>| {
+        keys.truncate(MAX_NAMED);
+        keys
+    };
+    let (affected, skipped) = (named(done.affected), named(done.skipped));
+    Ok(Disconnected { req: ask.req, affected, skipped }.into())
 }

@@ -17,6 +17,9 @@ use crate::metrics::{ByPriority, Reason};
 use crate::store::{Accepted, DeliveryRef, StoreError};
 use crate::writer::Pending;
 
+/// Most recipients whose queue is full that one answer names: 200 KiB of JSON.
+const MAX_FULL: usize = 3_000;
+
 /// Something submitted to the writer whose answer is due.
 pub(super) enum Completion {
     /// A send.
@@ -80,11 +83,12 @@ async fn accepted(conn: &Shared, a: Accept) -> Frame {
         AcceptedFrame { req: a.req, id: a.id, state, duplicate, full }.into()
     };
     let error = match flatten(a.pending).await {
-        Ok(Accepted::New { full }) => {
+        Ok(Accepted::New { mut full }) => {
             metrics.accepted.get_or_create(&ByPriority { priority: a.priority }).inc();
             for to in a.recipients.iter().filter(|key| full.binary_search(key).is_err()) {
                 conn.inner.registry.wake(&conn.mesh, to);
             }
+            full.truncate(MAX_FULL);
             return ok(MessageState::Relayed, false, full);
         }
         Ok(Accepted::Duplicate(_)) if a.again.is_some() => {

@@ -26,8 +26,14 @@ use crate::serve::{AGENT, Inner};
 use crate::store::{MemberRow, StoreError};
 
 /// What this broker can.
-const FEATURES: [&str; 5] =
-    [feature::DEDUPE, feature::RECEIPTS, feature::GROUPS, feature::DELEGATES, feature::LEASE];
+const FEATURES: [&str; 6] = [
+    feature::DEDUPE,
+    feature::RECEIPTS,
+    feature::GROUPS,
+    feature::DELEGATES,
+    feature::LEASE,
+    feature::P2P,
+];
 /// Feature bits of a node that are remembered.
 const MAX_FEATURES: usize = 16;
 /// Longest of them, in bytes.

@@ -56,9 +56,10 @@ pub(crate) async fn run(inner: Arc<Inner>, mut stop: oneshot::Receiver<()>) {
             }
         };
         tokio::select! {
+            biased;
+            _ = &mut stop => break,
             () = inner.registry.changed.notified() => {}
             () = pause => {}
-            _ = &mut stop => break,
         }
     }
     waiting.extend(inner.registry.poll(&inner).1.into_iter().map(|op| (op.identity(), op)));

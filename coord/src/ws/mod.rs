@@ -8,7 +8,7 @@
 //!                 ▼                  ▲ claims                   ┌─────────┐
 //!            ┌────────┐ ─────────────┘ messages, receipts ────► │ out (256)│──► socket
 //!            │  pump  │ ◄── wake                                └─────────┘
-//!            └────────┘
+//!            └────────┘       other readers: p2p frames ────► signals (64) ──► socket
 //! ```
 //!
 //! All queues are bounded. A reader that takes nothing is closed with a reason; news of presence that
@@ -18,6 +18,7 @@ mod admin;
 mod complete;
 mod handshake;
 mod leases;
+mod p2p;
 mod peers;
 mod pump;
 mod read;
@@ -61,6 +62,10 @@ pub(crate) type Close = (u16, String);
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     out: mpsc::Sender<Arc<Frame>>,
+    /// Negotiation frames, which never wait in the mail's queue.
+    signals: mpsc::Sender<Arc<Frame>>,
+    /// Whether the program behind it knows negotiation frames.
+    p2p: bool,
     close: watch::Sender<Option<Close>>,
     wake: Arc<Notify>,
     receipts: Arc<AtomicBool>,
@@ -155,10 +160,14 @@ pub(crate) async fn run(
 ) {
     let Some(guest) = handshake::run(&inner, &mut socket, encoding, binding).await else { return };
     let (out, out_rx) = mpsc::channel(OUT_QUEUE);
+    let (signals, signals_rx) = mpsc::channel(p2p::SIGNALS);
     let (closing, close_rx) = watch::channel(None);
+    let says = |word: &str| guest.attach.features.iter().any(|f| f == word);
     let receipts = Arc::new(AtomicBool::new(true));
     let handle = Handle {
         out,
+        signals,
+        p2p: says(feature::P2P) && handshake::offered(&inner).any(|f| f == feature::P2P),
         close: closing,
         wake: Arc::default(),
         receipts,
@@ -175,7 +184,7 @@ pub(crate) async fn run(
         handle: handle.clone(),
         window: Mutex::new(Window::new(inner.policy.window)),
         heard: AtomicU64::new(inner.tick()),
-        gates: guest.attach.features.iter().any(|f| f == feature::GATE),
+        gates: says(feature::GATE),
         orphans: Mutex::default(),
         batches: Mutex::default(),
         inner: inner.clone(),
@@ -208,7 +217,8 @@ pub(crate) async fn run(
 
     let (sink, stream) = futures_util::StreamExt::split(socket);
     let (done_tx, done_rx) = mpsc::channel(OUT_QUEUE);
-    let writer = tokio::spawn(write::run(conn.clone(), sink, out_rx, close_rx, encoding));
+    let queues = write::Queues { out: out_rx, signals: signals_rx };
+    let writer = tokio::spawn(write::run(conn.clone(), sink, queues, close_rx, encoding));
     let completer = tokio::spawn(complete::run(conn.clone(), done_rx));
     let pump = tokio::spawn(pump::run(conn.clone()));
     let end = read::run(&conn, stream, encoding, done_tx).await;

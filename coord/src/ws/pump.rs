@@ -43,6 +43,7 @@ pub(super) async fn run(conn: Shared) {
             }
         };
         tokio::select! {
+            biased;
             () = conn.handle.wake.notified() => {}
             () = pause(wait) => {}
         }

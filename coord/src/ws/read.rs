@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use super::complete::{Accept, Completion, unavailable};
 use super::handshake::{frame, known_code};
 use super::registry::Shared;
-use super::{Close, STALE, Socket, admin, peers};
+use super::{Close, STALE, Socket, admin, p2p, peers};
 use crate::config::Mutant;
 use crate::core::accept::{self, Author, Recipients};
 use crate::core::again;
@@ -168,6 +168,11 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
             let req = ask.req;
             Some(reply(req, admin::disconnect(conn, ask).await))
         }
+        Frame::P2pOffer(f) => Some(p2p::carry(conn, f.req, f.into()).await),
+        Frame::P2pAnswer(f) => Some(p2p::carry(conn, f.req, f.into()).await),
+        Frame::P2pCandidate(f) => Some(p2p::carry(conn, f.req, f.into()).await),
+        Frame::P2pBye(f) => Some(p2p::carry(conn, f.req, f.into()).await),
+        Frame::TurnCredentials(ask) => Some(p2p::turn(conn, &ask)),
         Frame::Bye(_) => {
             conn.inner.registry.bye(conn);
             None

@@ -239,6 +239,7 @@ impl World {
             tls: Tls::Auto,
             policy: Policy::default(),
             new_admin_token: false,
+            turn: None,
         };
         let broker = Broker::start(net.clone(), config).await.unwrap();
         let genesis = Genesis {

@@ -40,6 +40,8 @@ pub mod feature {
     pub const DELEGATES: &str = "delegates";
     /// Presence is a lease, which a lost connection does not end at once.
     pub const LEASE: &str = "lease";
+    /// Negotiation frames for direct paths are understood, and carried by the broker.
+    pub const P2P: &str = "p2p";
 }
 
 /// The broker's first frame.

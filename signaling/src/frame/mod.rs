@@ -23,6 +23,7 @@ mod error;
 mod hello;
 pub mod http;
 mod invite;
+mod p2p;
 mod presence;
 mod send;
 
@@ -32,6 +33,10 @@ pub use hello::{
     HelloBody, Lease, Limits, Param, ResumeToken, Unbind, Unbound, UnboundReason, feature,
 };
 pub use invite::{InviteCreate, InviteInfo, InviteList, InviteRevoke, Invites, Joined, Ok};
+pub use p2p::{
+    P2pAnswer, P2pBye, P2pCandidate, P2pFrame, P2pKind, P2pOffer, TurnCredentials, TurnServer,
+    TurnServers,
+};
 pub use presence::{
     About, Attendance, Disconnect, Disconnected, ListPeers, PeerChanged, PeerInfo, Peers, Presence,
     PresenceEvent, PresenceInfo, Profile, Resync, SetGroup, SetPresence, Status,
@@ -153,6 +158,12 @@ frames! {
     InviteList(InviteList) = "invite_list",
     Invites(Invites) = "invites",
     InviteRevoke(InviteRevoke) = "invite_revoke",
+    P2pOffer(P2pOffer) = "p2p_offer",
+    P2pAnswer(P2pAnswer) = "p2p_answer",
+    P2pCandidate(P2pCandidate) = "p2p_candidate",
+    P2pBye(P2pBye) = "p2p_bye",
+    TurnCredentials(TurnCredentials) = "turn_credentials",
+    TurnServers(TurnServers) = "turn_servers",
     Ok(Ok) = "ok",
     Error(ErrorFrame) = "error",
 }

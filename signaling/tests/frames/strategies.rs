@@ -1,5 +1,6 @@
 //! Arbitrary frames. Nothing here is validly signed: the codec must not care.
 
+mod p2p;
 mod presence;
 
 use std::collections::BTreeMap;
@@ -261,6 +262,7 @@ pub(crate) fn all() -> BTreeMap<&'static str, BoxedStrategy<Frame>> {
         ),
     ]);
     all.append(&mut presence::all());
+    all.append(&mut p2p::all());
     all
 }
 

@@ -18,7 +18,7 @@ pub(super) fn vectors() -> Case {
     file(include_str!("../../vectors/layouts.json"))
 }
 
-const DOMAINS: [Domain; 15] = [
+const DOMAINS: [Domain; 16] = [
     domains::GENESIS,
     domains::CAPABILITY,
     domains::CLAIM,
@@ -34,6 +34,7 @@ const DOMAINS: [Domain; 15] = [
     domains::CONTENT_KEY,
     domains::GROUP,
     domains::RESUME,
+    domains::P2P,
 ];
 
 fn domain(text: &str) -> Domain {

@@ -40,9 +40,10 @@ use async_trait::async_trait;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{
     Batch, Bind, Bye, ClientAck, ClientNack, Disconnect, Disconnected, Features, Frame,
-    InviteCreate, InviteInfo, InviteList, InviteRevoke, ListPeers, Peers, ReceiptAck,
-    Send as SendFrame, SetGroup, SetPresence, Unbind,
+    InviteCreate, InviteInfo, InviteList, InviteRevoke, ListPeers, P2pFrame, Peers, ReceiptAck,
+    Send as SendFrame, SetGroup, SetPresence, TurnCredentials, TurnServers, Unbind,
 };
+use meshwire_signaling::limits::MAX_P2P;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::sign::Signed;
 use meshwire_signaling::{Envelope, EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey};
@@ -243,6 +244,31 @@ impl RelayLink {
     pub async fn disconnect(&self, ask: Disconnect) -> Result<Disconnected, LinkError> {
         match self.ask(|req, _| Disconnect { req, ..ask }.into()).await? {
             Frame::Disconnected(done) => Ok(done),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has a step of a negotiation carried to its recipient's node. When this returns, it waits for that
+    /// node's socket; nobody says whether it arrives.
+    ///
+    /// # Errors
+    /// [`LinkError::TooLarge`] for a payload that the broker would refuse; [`LinkError::Refused`] among
+    /// others with the codes `offline`, `queue_full`, `rate_limited` and `feature_missing`.
+    pub async fn p2p(&self, frame: P2pFrame) -> Result<(), LinkError> {
+        let (len, max) = (frame.payload.len(), MAX_P2P);
+        if len > max {
+            return Err(LinkError::TooLarge { len, max });
+        }
+        done(&self.ask(|req, _| frame.into_frame(Some(req))).await?)
+    }
+
+    /// The servers that help this member's node to reach others, with credentials for a while.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn turn_credentials(&self) -> Result<TurnServers, LinkError> {
+        match self.ask(|req, _| TurnCredentials { req }.into()).await? {
+            Frame::TurnServers(servers) => Ok(servers),
             other => Err(unexpected(&other)),
         }
     }

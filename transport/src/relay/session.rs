@@ -270,6 +270,11 @@ impl Reader<'_> {
             Frame::Presence(p) => self.emit(LinkEvent::Presence(Box::new(p))).await,
             Frame::PeerChanged(c) => self.emit(LinkEvent::PeerChanged(Box::new(c.peer))).await,
             Frame::Resync(_) => self.emit(LinkEvent::Resync).await,
+            Frame::P2pOffer(f) => self.emit(LinkEvent::P2p(Box::new(f.into()))).await,
+            Frame::P2pAnswer(f) => self.emit(LinkEvent::P2p(Box::new(f.into()))).await,
+            Frame::P2pCandidate(f) => self.emit(LinkEvent::P2p(Box::new(f.into()))).await,
+            Frame::P2pBye(f) => self.emit(LinkEvent::P2p(Box::new(f.into()))).await,
+            Frame::TurnServers(ref t) => self.answered(t.req, frame),
             Frame::Unbound(u) => {
                 self.emit(LinkEvent::Unbound { key: u.key, reason: u.reason }).await
             }

@@ -1,8 +1,10 @@
 //! Life on a connection: sends, events, requests, silence, garbage, closing.
 
+use meshwire_signaling::AttemptId;
 use meshwire_signaling::envelope::StateHead;
 use meshwire_signaling::frame::{
-    Bound, Drained, ErrorFrame, Invites, MessageFrame, Ok as OkFrame, ReceiptFrame, code,
+    Bound, Drained, ErrorFrame, Invites, MessageFrame, Ok as OkFrame, P2pKind, ReceiptFrame,
+    TurnServer, code,
 };
 use meshwire_signaling::receipt::{Receipt, Verdict};
 use tokio::time::Instant;
@@ -142,6 +144,60 @@ async fn requests_get_their_answers() {
         broker.send(refusal.clone().to_req(Some(ask.req))).await;
     });
     assert!(matches!(got, Err(LinkError::Refused(e)) if e.code == code::INVITE_NOT_FOUND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn steps_of_negotiations_go_both_ways() {
+    let (mut bench, mut broker) = Bench::up().await;
+    let step = |kind| P2pFrame {
+        kind,
+        to: SecretKey::from_seed(&[5; 32]).public(),
+        from: member().public(),
+        adapter: "quic".into(),
+        attempt: AttemptId([6; 16]),
+        payload: vec![7; 9].into(),
+    };
+    for kind in P2pKind::ALL {
+        let (got, ()) = tokio::join!(bench.link.p2p(step(kind)), async {
+            let frame = broker.next().await;
+            let req = 1 + P2pKind::ALL.iter().position(|k| *k == kind).unwrap() as u64;
+            assert_eq!(frame, step(kind).into_frame(Some(req)));
+            broker.send(OkFrame { req }).await;
+        });
+        assert_eq!(got, Ok(()));
+        broker.send(step(kind).into_frame(None)).await;
+        let LinkEvent::P2p(came) = bench.event().await else { panic!() };
+        assert_eq!(*came, step(kind));
+    }
+    let large = P2pFrame { payload: vec![0; MAX_P2P + 1].into(), ..step(P2pKind::Offer) };
+    let (len, max) = (MAX_P2P + 1, MAX_P2P);
+    assert_eq!(bench.link.p2p(large).await, Err(LinkError::TooLarge { len, max }));
+    let (got, ()) = tokio::join!(bench.link.p2p(step(P2pKind::Offer)), async {
+        let Frame::P2pOffer(offer) = broker.next().await else { panic!() };
+        let offline = ErrorFrame::permanent(code::OFFLINE, "away");
+        broker.send(offline.to_req(offer.req)).await;
+    });
+    assert!(matches!(got, Err(LinkError::Refused(e)) if e.code == code::OFFLINE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn turn_credentials_are_asked_for() {
+    let (bench, mut broker) = Bench::up().await;
+    let server = TurnServer {
+        addresses: vec!["udp:198.51.100.1:3478".into()],
+        username: "u".into(),
+        password: "secret".into(),
+        expires_at: NOW,
+    };
+    let stun = vec!["198.51.100.1:3478".to_owned()];
+    let (got, ()) = tokio::join!(bench.link.turn_credentials(), async {
+        let Frame::TurnCredentials(TurnCredentials { req }) = broker.next().await else { panic!() };
+        let (servers, stun) = (vec![server.clone()], stun.clone());
+        broker.send(TurnServers { req, servers, stun }).await;
+    });
+    let got = got.unwrap();
+    assert_eq!((&got.servers[..], &got.stun), (&[server][..], &stun));
+    assert!(!format!("{got:?}").contains("secret"), "passwords are not for logs");
 }
 
 #[tokio::test(start_paused = true)]

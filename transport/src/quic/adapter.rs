@@ -1,0 +1,315 @@
+//! QUIC over ICE as a [`crate::direct::Adapter`]: what is said and heard in a negotiation.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use meshwire_signaling::MeshId;
+use meshwire_signaling::frame::{P2pKind, TurnServers};
+use meshwire_signaling::id::Blob;
+use meshwire_signaling::p2p::quic::{self as wire, Content, Params};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Duration, timeout};
+
+use super::candidates::{Candidate, CandidateKind};
+use super::conn::{Accepted, Pair, PairKind, QuicConn};
+use super::link::{Ends, QuicLink};
+use super::node::{QuicNode, Servers};
+use super::{AttemptEvent, AttemptHandle, Description, Dial, QuicError, Role};
+use crate::direct::{Adapter, Attempt, Begin, DirectPath, PathInfo, Reach, Signal, Stage};
+use crate::net::Net;
+
+/// Words of a peer that wait, and signals that nobody has taken.
+const QUEUE: usize = 32;
+/// How long the first words on a connection may take.
+const HELLO: Duration = Duration::from_secs(5);
+/// How often a path's numbers are read while nothing else happens to it: as often as it keeps itself
+/// alive.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct QuicAdapter {
+    net: Arc<dyn Net>,
+    node: Arc<QuicNode>,
+    servers: Mutex<BTreeMap<MeshId, Vec<String>>>,
+    network: watch::Receiver<u64>,
+}
+
+impl QuicAdapter {
+    /// For a node that runs; `network` counts changes of the machine's addresses.
+    #[must_use]
+    pub fn new(net: Arc<dyn Net>, node: Arc<QuicNode>, network: watch::Receiver<u64>) -> Self {
+        Self { net, node, servers: Mutex::default(), network }
+    }
+}
+
+impl Adapter for QuicAdapter {
+    fn name(&self) -> &'static str {
+        wire::ADAPTER
+    }
+
+    fn begin(&self, begin: Begin) -> Attempt {
+        let (hear, heard) = mpsc::channel(QUEUE);
+        let (signal, signals) = mpsc::channel(QUEUE);
+        let talk = Talk { net: self.net.clone(), node: self.node.clone(), begin, heard, signal };
+        tokio::spawn(talk.run());
+        Attempt { hear, signals }
+    }
+
+    fn set_servers(&self, mesh: MeshId, servers: TurnServers) {
+        let all = {
+            let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+            match servers.stun.is_empty() {
+                true => known.remove(&mesh),
+                false => known.insert(mesh, servers.stun),
+            };
+            known.values().flatten().cloned().collect::<Vec<_>>()
+        };
+        let (net, node) = (self.net.clone(), self.node.clone());
+        tokio::spawn(async move {
+            let mut stun: Vec<SocketAddr> = Vec::new();
+            for server in all {
+                match resolve(net.as_ref(), &server).await {
+                    Ok(found) => stun.extend(found),
+                    Err(e) => tracing::debug!(server, error = %e, "a STUN server has no address"),
+                }
+            }
+            stun.sort_unstable();
+            stun.dedup();
+            node.set_servers(Servers { stun });
+        });
+    }
+
+    fn network(&self) -> watch::Receiver<u64> {
+        self.network.clone()
+    }
+}
+
+async fn resolve(net: &dyn Net, server: &str) -> std::io::Result<Vec<SocketAddr>> {
+    let bad = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
+    let (host, port) = server.rsplit_once(':').ok_or_else(bad)?;
+    let port = port.parse().map_err(|_| bad())?;
+    net.resolve(host.trim_matches(['[', ']']), port).await
+}
+
+/// One negotiation.
+struct Talk {
+    net: Arc<dyn Net>,
+    node: Arc<QuicNode>,
+    begin: Begin,
+    heard: mpsc::Receiver<(P2pKind, Blob)>,
+    signal: mpsc::Sender<Signal>,
+}
+
+/// Why a negotiation ended.
+enum Over {
+    Failed(Stage, String),
+    /// Nobody listens any more.
+    Dropped,
+}
+
+impl From<QuicError> for Over {
+    fn from(e: QuicError) -> Self {
+        let stage = match e {
+            QuicError::Quic(_) | QuicError::Connect(_) | QuicError::Tls(_) => Stage::Handshake,
+            QuicError::Description => Stage::Peer,
+            _ => Stage::Pairs,
+        };
+        Self::Failed(stage, e.to_string())
+    }
+}
+
+impl Talk {
+    async fn run(mut self) {
+        match self.negotiate().await {
+            Ok(path) => {
+                let _ = self.signal.send(Signal::Connected(path)).await;
+            }
+            Err(Over::Failed(stage, detail)) => {
+                let _ = self.signal.send(Signal::Failed { stage, detail }).await;
+            }
+            Err(Over::Dropped) => {}
+        }
+    }
+
+    async fn say(&self, content: Content) -> Result<(), Over> {
+        let (kind, content) = (content.kind(), Blob(content.encode()));
+        self.signal.send(Signal::Say { kind, content }).await.map_err(|_| Over::Dropped)
+    }
+
+    async fn negotiate(&mut self) -> Result<DirectPath, Over> {
+        // Which key is lower decides, whoever offers: both know it before a word is said.
+        let controlling = self.begin.me.0 < self.begin.peer.0;
+        let role = if controlling { Role::Controlling } else { Role::Controlled };
+        let mut dial = Dial::new(role);
+        dial.loopback = self.begin.loopback;
+        let mut attempt = self.node.dial(dial)?;
+        let handle = attempt.handle();
+        let params = params(attempt.local(), self.begin.hide);
+        if self.begin.offers {
+            self.say(Content::Offer(params)).await?;
+        } else {
+            let (kind, content) = self.heard.recv().await.ok_or(Over::Dropped)?;
+            self.hear(&handle, kind, &content).await?;
+            self.say(Content::Answer(params)).await?;
+        }
+        let conn = loop {
+            tokio::select! {
+                biased;
+                heard = self.heard.recv() => {
+                    let Some((kind, content)) = heard else {
+                        handle.abort().await;
+                        return Err(Over::Dropped);
+                    };
+                    self.hear(&handle, kind, &content).await?;
+                }
+                event = attempt.next() => match event {
+                    Some(AttemptEvent::Candidate(candidate)) => {
+                        let candidates = vec![to_wire(&candidate)];
+                        let more = wire::Candidates { candidates, done: false };
+                        self.say(Content::Candidate(more)).await?;
+                    }
+                    Some(AttemptEvent::Connected(conn)) => break conn,
+                    Some(AttemptEvent::Failed(e)) => return Err(e.into()),
+                    None => return Err(QuicError::Closed.into()),
+                },
+            }
+        };
+        let path = timeout(HELLO, self.link(&conn, controlling)).await;
+        let slow = || Over::Failed(Stage::Handshake, "the peer said nothing on it".to_owned());
+        let (link, events) = path.map_err(|_| slow())??;
+        let (info, now) = watch::channel(look(&conn));
+        tokio::spawn(watch_path(conn, info));
+        // Candidates that are found later are told for as long as somebody listens.
+        let signal = self.signal.clone();
+        tokio::spawn(async move {
+            while let Some(event) = attempt.next().await {
+                if let AttemptEvent::Candidate(candidate) = event {
+                    let candidates = vec![to_wire(&candidate)];
+                    let content = Content::Candidate(wire::Candidates { candidates, done: false });
+                    let (kind, content) = (content.kind(), Blob(content.encode()));
+                    if signal.send(Signal::Say { kind, content }).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        Ok(DirectPath { link, events, info: now })
+    }
+
+    /// The lower key opens the link for messages, the other accepts it.
+    async fn link(
+        &self,
+        conn: &QuicConn,
+        opens: bool,
+    ) -> Result<(Arc<QuicLink>, mpsc::Receiver<crate::link::LinkEvent>), Over> {
+        let ends = Ends { mesh: self.begin.mesh, own: self.begin.me, peer: self.begin.peer };
+        let failed = |e: &dyn std::fmt::Display| Over::Failed(Stage::Handshake, e.to_string());
+        if opens {
+            return QuicLink::open(conn, self.net.clone(), ends).await.map_err(|e| failed(&e));
+        }
+        loop {
+            match conn.accept().await.map_err(|e| failed(&e))? {
+                Accepted::Messages(offered) if offered.ends() == ends => {
+                    return offered.accept(self.net.clone()).await.map_err(|e| failed(&e));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn hear(
+        &self,
+        handle: &AttemptHandle,
+        kind: P2pKind,
+        content: &Blob,
+    ) -> Result<(), Over> {
+        let content =
+            Content::decode(kind, content).map_err(|e| Over::Failed(Stage::Peer, e.to_string()))?;
+        match content {
+            Content::Offer(params) | Content::Answer(params) => {
+                let Params { ufrag, pwd, tls, candidates, .. } = params;
+                let candidates = candidates.iter().map(from_wire).collect();
+                handle.set_remote(Description { ufrag, pwd, tls, candidates }).await?;
+            }
+            Content::Candidate(more) => {
+                for candidate in &more.candidates {
+                    handle.add_remote(from_wire(candidate)).await?;
+                }
+            }
+            Content::Bye(bye) => return Err(Over::Failed(Stage::Peer, bye.reason)),
+        }
+        Ok(())
+    }
+}
+
+fn params(local: &Description, hide: bool) -> Params {
+    Params {
+        ufrag: local.ufrag.clone(),
+        pwd: local.pwd.clone(),
+        tls: local.tls,
+        candidates: local.candidates.iter().map(to_wire).collect(),
+        relay_only: hide,
+        done: false,
+    }
+}
+
+fn to_wire(c: &Candidate) -> wire::Candidate {
+    let (kind, foundation) = match c.kind {
+        CandidateKind::Host => (wire::CandidateKind::Host, "h"),
+        CandidateKind::Mapped => (wire::CandidateKind::Mapped, "m"),
+        CandidateKind::Reflexive => (wire::CandidateKind::Srflx, "s"),
+        CandidateKind::Relayed => (wire::CandidateKind::Relayed, "r"),
+    };
+    // Checks are paced and capped without foundations: they name the kind alone.
+    wire::Candidate { kind, addr: c.addr, priority: c.priority, foundation: foundation.to_owned() }
+}
+
+fn from_wire(c: &wire::Candidate) -> Candidate {
+    let kind = match c.kind {
+        wire::CandidateKind::Host => CandidateKind::Host,
+        wire::CandidateKind::Mapped => CandidateKind::Mapped,
+        wire::CandidateKind::Srflx | wire::CandidateKind::Prflx => CandidateKind::Reflexive,
+        wire::CandidateKind::Relayed => CandidateKind::Relayed,
+    };
+    Candidate { kind, addr: c.addr, priority: c.priority }
+}
+
+fn look(conn: &QuicConn) -> PathInfo {
+    let stats = conn.stats();
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let (local, remote, reach) = match stats.pair {
+        Some(Pair { local, remote, kind }) => (local, remote, reach(kind)),
+        None => (nowhere, nowhere, Reach::Nat),
+    };
+    PathInfo { reach, local, remote, rtt: stats.rtt, mtu: stats.mtu }
+}
+
+fn reach(kind: PairKind) -> Reach {
+    match kind {
+        PairKind::Host => Reach::Host,
+        PairKind::Reflexive | PairKind::PeerReflexive => Reach::Nat,
+        PairKind::Relayed => Reach::Relayed,
+    }
+}
+
+/// Keeps a path's numbers up to date until it ends or nobody looks.
+async fn watch_path(conn: QuicConn, info: watch::Sender<PathInfo>) {
+    let mut pair = conn.pair();
+    loop {
+        tokio::select! {
+            biased;
+            _ = conn.closed() => return,
+            () = info.closed() => return,
+            Ok(()) = pair.changed() => { pair.borrow_and_update(); }
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let now = look(&conn);
+        info.send_if_modified(|old| {
+            let differs = *old != now;
+            *old = now;
+            differs
+        });
+    }
+}

@@ -1,0 +1,174 @@
+//! A connection to a peer, and what is known of the way that it takes.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwire_signaling::Hash;
+use meshwire_signaling::limits::HELLO_TIMEOUT;
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::link::Offered;
+use super::link::wire::MESSAGES;
+
+/// How a pair of addresses came about: whether it is direct, and what it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairKind {
+    /// To an address of the peer's own.
+    Host,
+    /// To the address that a STUN server saw, or that the peer's router forwards.
+    Reflexive,
+    /// To an address that was learnt from the peer's checks: its NAT makes another one per peer.
+    PeerReflexive,
+    /// Through a TURN server.
+    Relayed,
+}
+
+/// Where a connection's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pair {
+    /// Our end: an own address, or one of a TURN server.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// What it took.
+    pub kind: PairKind,
+}
+
+impl Pair {
+    /// Whether no server is in between.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.kind != PairKind::Relayed
+    }
+}
+
+/// A connection's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// QUIC's estimate of the round trip.
+    pub rtt: Duration,
+    /// The way; none when it has just been lost.
+    pub pair: Option<Pair>,
+    /// Bytes of the largest packet known to pass.
+    pub mtu: u16,
+    /// UDP payload bytes sent.
+    pub sent_bytes: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+    /// Packets lost.
+    pub lost_packets: u64,
+}
+
+/// A stream that the peer has opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Accepted {
+    /// For messages.
+    Messages(Box<Offered>),
+    /// For something else: its first byte, and the rest.
+    Other(u8, SendStream, RecvStream),
+}
+
+/// A connection to a peer that has proven to hold the pinned key. Clones are the same connection; it
+/// closes when the last one is gone.
+#[derive(Clone)]
+pub struct QuicConn(Arc<Inner>);
+
+struct Inner {
+    quinn: quinn::Connection,
+    peer: Hash,
+    pair: watch::Receiver<Option<Pair>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.quinn.close(VarInt::from_u32(0), b"dropped");
+    }
+}
+
+impl fmt::Debug for QuicConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QuicConn({}, {:?})", self.0.peer.short(), *self.0.pair.borrow())
+    }
+}
+
+impl QuicConn {
+    pub(super) fn new(
+        quinn: quinn::Connection,
+        peer: Hash,
+        pair: watch::Receiver<Option<Pair>>,
+    ) -> Self {
+        Self(Arc::new(Inner { quinn, peer, pair }))
+    }
+
+    /// SHA-256 of the SPKI of the peer's key.
+    #[must_use]
+    pub fn peer(&self) -> Hash {
+        self.0.peer
+    }
+
+    /// Opens a stream; waits while the peer allows no more. The peer notices it with the first byte,
+    /// which says what it is for (1: messages).
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), ConnectionError> {
+        self.0.quinn.open_bi().await
+    }
+
+    /// The next stream that the peer opens, by its first byte. Streams that say nothing in time, or
+    /// nonsense, are passed over.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn accept(&self) -> Result<Accepted, ConnectionError> {
+        loop {
+            let (send, mut recv) = self.0.quinn.accept_bi().await?;
+            let mut kind = [0];
+            match timeout(HELLO_TIMEOUT, recv.read_exact(&mut kind)).await {
+                Ok(Ok(())) if kind == [MESSAGES] => {
+                    if let Ok(offered) = Offered::read(self, send, recv).await {
+                        return Ok(Accepted::Messages(Box::new(offered)));
+                    }
+                }
+                Ok(Ok(())) => return Ok(Accepted::Other(kind[0], send, recv)),
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    /// The way that packets take, as it changes.
+    #[must_use]
+    pub fn pair(&self) -> watch::Receiver<Option<Pair>> {
+        self.0.pair.clone()
+    }
+
+    /// The numbers of now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let stats = self.0.quinn.stats();
+        Stats {
+            rtt: stats.path.rtt,
+            pair: *self.0.pair.borrow(),
+            mtu: stats.path.current_mtu,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            lost_packets: stats.path.lost_packets,
+        }
+    }
+
+    /// Resolves when the connection is over, and says why.
+    pub async fn closed(&self) -> ConnectionError {
+        self.0.quinn.closed().await
+    }
+
+    /// Closes it for all.
+    pub fn close(&self, reason: &str) {
+        self.0.quinn.close(VarInt::from_u32(0), reason.as_bytes());
+    }
+}

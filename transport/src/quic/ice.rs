@@ -1,0 +1,325 @@
+//! ICE for one attempt: `is`' agent, kept on a short leash. No I/O, no clock.
+//!
+//! Call order: [`Agent::new`], local candidates, [`Agent::set_remote`] and remote candidates in any
+//! order; then after everything that went in (`handle_*`, `add_*`), drain [`Agent::poll_transmit`]
+//! and look at [`Agent::route`] and [`Agent::poll_timeout`].
+//!
+//! What is added to the agent:
+//! - Caps. A peer's candidates pass a [`Screen`]; so do addresses from which its checks come, and
+//!   there is a cap on those: the agent would answer each with checks of its own, to wherever the
+//!   source address points. The checks of the first seconds are counted.
+//! - Timing. Short retransmissions while paths open (an answer is on its way through the broker while
+//!   the first checks die at a NAT), long ones once they are open.
+//! - A route before nomination: where the peer was last heard.
+//! - A route around silence: the agent stays with a nominated pair for up to 15 s after it died, for
+//!   the controlled side until the peer says otherwise. When the peer is heard elsewhere and that way
+//!   works, packets go there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use is::stun::{StunMessage, StunPacket};
+use is::{IceAgent, IceAgentEvent, IceCreds, Protocol};
+
+use super::candidates::{Candidate, CandidateKind, Refusal, Screen};
+
+/// The time between two checks of one attempt (RFC 8445 section 14.2 allows no less than 5 ms).
+const PACE: Duration = Duration::from_millis(5);
+/// First retransmission of a check. 250 ms, the usual value, are seen as a tail of exactly that.
+const FIRST_RTO: Duration = Duration::from_millis(50);
+/// Longest time between two checks of a pair while paths open: what an answer that is late by a trip
+/// through the broker costs at most.
+const OPENING_RTO: Duration = Duration::from_millis(200);
+/// How long paths open at most.
+const OPENING: Duration = Duration::from_secs(6);
+/// How often an unanswered check is sent while paths open: all of [`OPENING`].
+const OPENING_TRIES: usize = 32;
+/// Checks of one attempt while paths open; then only what has been answered goes on. An offer with
+/// twenty addresses of a victim costs it no more than this.
+const OPENING_CHECKS: usize = 400;
+/// How often an open pair is checked (consent, RFC 7675, wants 5 s).
+const KEEPALIVE: Duration = Duration::from_millis(2500);
+/// Checks without answer, ever faster and over about eight seconds, after which a pair is dead.
+const TRIES: usize = 9;
+/// Most pairs: the best of 20 × 20.
+const PAIRS: usize = 60;
+/// Most addresses that one peer may send checks from. NATs make a new one now and then.
+const SOURCES: usize = 32;
+/// Most addresses that one peer may say to see us at.
+const MAPPED: usize = 32;
+/// A selected pair that has not been heard for this long yields to one that has: a bit more than
+/// [`KEEPALIVE`], by which a live one is heard.
+const SILENCE: Duration = Duration::from_millis(3200);
+
+/// An ICE user fragment and password.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Credentials {
+    pub(super) ufrag: String,
+    pub(super) pwd: String,
+}
+
+/// From where to where packets go. `local` is an own socket's address, or a relayed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Way {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+}
+
+/// A STUN message to send.
+pub(super) struct Message {
+    pub(super) way: Way,
+    pub(super) bytes: Vec<u8>,
+}
+
+pub(super) struct Agent {
+    inner: IceAgent,
+    screen: Screen,
+    ranks: Arc<Mutex<BTreeMap<SocketAddr, u32>>>,
+    /// Own candidates in the agent, and how they were made.
+    locals: BTreeMap<SocketAddr, (CandidateKind, is::Candidate)>,
+    remotes: BTreeMap<SocketAddr, CandidateKind>,
+    mapped: Vec<SocketAddr>,
+    heard: HashMap<Way, Instant>,
+    last: Option<Way>,
+    nominated: Option<Way>,
+    opening_ends: Option<Instant>,
+    checks: usize,
+}
+
+impl Agent {
+    /// An agent without candidates. `tie_breaker` is random.
+    pub(super) fn new(
+        own: &Credentials,
+        controlling: bool,
+        tie_breaker: u64,
+        screen: Screen,
+    ) -> Self {
+        let creds = IceCreds { ufrag: own.ufrag.clone(), pass: own.pwd.clone() };
+        let mut inner = IceAgent::new(creds);
+        inner.set_controlling(controlling);
+        inner.set_control_tie_breaker(tie_breaker);
+        inner.set_timing_advance(PACE);
+        inner.set_initial_stun_rto(FIRST_RTO);
+        inner.set_max_stun_rto(OPENING_RTO);
+        inner.set_max_stun_retransmits(OPENING_TRIES);
+        inner.set_max_candidate_pairs(PAIRS);
+        let ranks: Arc<Mutex<BTreeMap<SocketAddr, u32>>> = Arc::default();
+        let known = Arc::clone(&ranks);
+        inner.set_local_preference(move |c: &is::Candidate, _: usize| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&c.addr()).copied().unwrap_or_default()
+        });
+        Self {
+            inner,
+            screen,
+            ranks,
+            locals: BTreeMap::new(),
+            remotes: BTreeMap::new(),
+            mapped: Vec::new(),
+            heard: HashMap::new(),
+            last: None,
+            nominated: None,
+            opening_ends: None,
+            checks: 0,
+        }
+    }
+
+    /// Adds an own candidate: `rank` 0 is the best of its kind, `base` the own socket's address behind
+    /// it, which is a host candidate or a relayed one itself: checks to other addresses are ignored. Says what to tell the peer; none when it is known already or makes no sense.
+    pub(super) fn add_local(
+        &mut self,
+        kind: CandidateKind,
+        addr: SocketAddr,
+        base: SocketAddr,
+        rank: u16,
+    ) -> Option<Candidate> {
+        if self.locals.contains_key(&addr) {
+            return None;
+        }
+        let candidate = match kind {
+            CandidateKind::Host => is::Candidate::host(addr, Protocol::Udp),
+            CandidateKind::Mapped | CandidateKind::Reflexive => {
+                is::Candidate::server_reflexive(addr, base, Protocol::Udp)
+            }
+            CandidateKind::Relayed => is::Candidate::relayed(addr, base, Protocol::Udp),
+        };
+        // Mapped ports above other reflexive ones: no filter is in front of them.
+        let best = if kind == CandidateKind::Reflexive { 0x7fff } else { 0xffff };
+        let preference = u32::from(u16::saturating_sub(best, rank));
+        self.ranks.lock().unwrap_or_else(PoisonError::into_inner).insert(addr, preference);
+        let added = self.inner.add_local_candidate(candidate.ok()?)?.clone();
+        let priority = added.prio();
+        self.locals.insert(addr, (kind, added));
+        Some(Candidate { kind, addr, priority })
+    }
+
+    /// Forgets an own candidate and all pairs with it.
+    pub(super) fn remove_local(&mut self, addr: SocketAddr) {
+        let Some((_, candidate)) = self.locals.remove(&addr) else { return };
+        self.inner.invalidate_candidate(&candidate);
+        self.heard.retain(|way, _| way.local != addr);
+        self.last = self.last.filter(|way| way.local != addr);
+        self.nominated = self.nominated.filter(|way| way.local != addr);
+    }
+
+    /// Our candidates of a kind.
+    pub(super) fn locals(&self, kind: CandidateKind) -> Vec<SocketAddr> {
+        self.locals.iter().filter(|(_, (k, _))| *k == kind).map(|(addr, _)| *addr).collect()
+    }
+
+    /// The peer's half; from now on there are checks.
+    pub(super) fn set_remote(&mut self, now: Instant, peer: &Credentials) {
+        let creds = IceCreds { ufrag: peer.ufrag.clone(), pass: peer.pwd.clone() };
+        self.inner.set_remote_credentials(creds);
+        self.opening_ends.get_or_insert(now + OPENING);
+    }
+
+    /// Takes a candidate of the peer, or says why not.
+    pub(super) fn add_remote(&mut self, candidate: &Candidate) -> Result<(), Refusal> {
+        self.screen.take(candidate)?;
+        let kind = match candidate.kind {
+            CandidateKind::Host => is::CandidateKind::Host,
+            CandidateKind::Mapped | CandidateKind::Reflexive => is::CandidateKind::ServerReflexive,
+            CandidateKind::Relayed => is::CandidateKind::Relayed,
+        };
+        // The agent takes two candidates for equal that have the same foundation and address.
+        let foundation = self.remotes.len().to_string();
+        let priority = candidate.priority.clamp(1, i32::MAX.unsigned_abs());
+        let addr = candidate.addr;
+        let parts = is::Candidate::from_parts(
+            foundation,
+            1,
+            Protocol::Udp,
+            priority,
+            addr,
+            kind,
+            None,
+            None,
+            None,
+        );
+        self.inner.add_remote_candidate(parts);
+        self.remotes.insert(addr, candidate.kind);
+        Ok(())
+    }
+
+    /// Takes a STUN message that came to `way.local` from `way.remote`. Says whether it was the peer's.
+    pub(super) fn handle(&mut self, now: Instant, way: Way, bytes: &[u8]) -> bool {
+        let Ok(message) = StunMessage::parse(bytes) else { return false };
+        if !self.bounded(way, &message) {
+            return false;
+        }
+        let (source, destination) = (way.remote, way.local);
+        let packet = StunPacket { proto: Protocol::Udp, source, destination, message };
+        if !self.inner.handle_packet(now, packet) {
+            return false;
+        }
+        if self.heard.contains_key(&way) || self.heard.len() < SOURCES {
+            self.heard.insert(way, now);
+            self.last = Some(way);
+        }
+        self.drain_events();
+        true
+    }
+
+    /// Whether a message stays within what one peer may make the agent remember.
+    fn bounded(&mut self, way: Way, message: &StunMessage<'_>) -> bool {
+        if !self.locals.contains_key(&way.local) {
+            return false;
+        }
+        if message.is_binding_request() {
+            let known = self.remotes.contains_key(&way.remote) || self.heard.contains_key(&way);
+            return known
+                || (self.screen.refuses(way.remote).is_none() && self.heard.len() < SOURCES);
+        }
+        match message.mapped_address() {
+            Some(addr) if !self.mapped.contains(&addr) => {
+                let room = self.mapped.len() < MAPPED;
+                // Only the peer's answers count: others could fill this up.
+                if room && self.inner.accepts_message(message) {
+                    self.mapped.push(addr);
+                }
+                room
+            }
+            _ => true,
+        }
+    }
+
+    /// Lets time pass; only when [`Self::poll_timeout`] says so.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.opening_ends.is_some_and(|at| now >= at || self.checks >= OPENING_CHECKS) {
+            self.opening_ends = None;
+            self.checks = 0;
+            self.inner.set_max_stun_rto(KEEPALIVE);
+            self.inner.set_max_stun_retransmits(TRIES);
+        }
+        self.inner.handle_timeout(now);
+        self.drain_events();
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub(super) fn poll_timeout(&mut self, now: Instant) -> Instant {
+        self.inner.poll_timeout().unwrap_or(now)
+    }
+
+    /// The next message to send.
+    pub(super) fn poll_transmit(&mut self) -> Option<Message> {
+        loop {
+            let out = self.inner.poll_transmit()?;
+            let way = Way { local: out.source, remote: out.destination };
+            let bytes: Vec<u8> = out.contents.into();
+            if super::demux::is_request(&bytes) {
+                self.checks = self.checks.saturating_add(1);
+            }
+            // A peer may claim to see us at an address of the other family.
+            if super::candidates::same_family(way.local.ip(), way.remote.ip())
+                || self.locals.get(&way.local).is_some_and(|(k, _)| *k == CandidateKind::Relayed)
+            {
+                return Some(Message { way, bytes });
+            }
+        }
+    }
+
+    fn drain_events(&mut self) {
+        while let Some(event) = self.inner.poll_event() {
+            if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
+                self.nominated = Some(Way { local: source, remote: destination });
+            }
+        }
+    }
+
+    /// Where packets go now.
+    pub(super) fn route(&self, now: Instant) -> Option<Way> {
+        let since = |way: &Way| self.heard.get(way).map(|at| now.saturating_duration_since(*at));
+        let alive = |way: &Way| since(way).is_some_and(|age| age < SILENCE);
+        match self.nominated {
+            Some(way) if alive(&way) => Some(way),
+            Some(way) => {
+                let other = self.heard.iter().filter(|(way, _)| {
+                    alive(way) && self.inner.has_viable_remote_candidate(way.remote)
+                });
+                let latest = other.max_by_key(|(way, at)| (**at, way.remote, way.local));
+                Some(latest.map_or(way, |(way, _)| *way))
+            }
+            None => self.last,
+        }
+    }
+
+    /// Whether the peer is reachable as far as checks say: a pair has been answered.
+    pub(super) fn is_open(&self) -> bool {
+        self.nominated.is_some()
+    }
+
+    /// How both ends of a way came about; the remote one is none if it was learnt from its checks.
+    pub(super) fn kinds(&self, way: Way) -> (Option<CandidateKind>, Option<CandidateKind>) {
+        let local = self.locals.get(&way.local).map(|(kind, _)| *kind);
+        (local, self.remotes.get(&way.remote).copied())
+    }
+
+    /// Whether the peer has been heard before and is not any more, on any way.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        let old = |at: &Instant| now.saturating_duration_since(*at) >= SILENCE;
+        self.nominated.is_some() && self.heard.values().all(old)
+    }
+}

@@ -1,0 +1,132 @@
+//! Which addresses the machine has, behind a trait, so that tests and simulated hosts have theirs.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use n0_watcher::Watcher as _;
+use netwatch::interfaces::{IpNet, State};
+use netwatch::netmon::Monitor;
+use tokio::sync::Notify;
+
+use super::candidates::{Interface, InterfaceAddr};
+
+/// Tells of the machine's interfaces.
+#[async_trait]
+pub trait Interfaces: fmt::Debug + Send + Sync + 'static {
+    /// All of them, now.
+    async fn list(&self) -> Vec<Interface>;
+
+    /// Resolves when something about them may have changed since the last [`Self::list`].
+    async fn changed(&self);
+}
+
+/// The machine's own, by `netwatch`.
+#[derive(Debug)]
+pub struct OsInterfaces(Monitor);
+
+impl OsInterfaces {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// The system tells nobody of its routes.
+    pub async fn watch() -> io::Result<Self> {
+        Monitor::new().await.map(Self).map_err(io::Error::other)
+    }
+}
+
+#[async_trait]
+impl Interfaces for OsInterfaces {
+    async fn list(&self) -> Vec<Interface> {
+        let state = State::new().await;
+        let mut all: Vec<&netwatch::interfaces::Interface> = state.interfaces.values().collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        let all = all.into_iter().zip(1..).map(|(interface, index)| Interface {
+            name: interface.name().to_owned(),
+            index,
+            up: interface.is_up(),
+            loopback: interface.addrs().any(|a| a.addr().is_loopback()),
+            // The library does not say; tunnels are known by their names.
+            point_to_point: false,
+            addrs: interface.addrs().filter_map(|addr| address(&addr)).collect(),
+        });
+        all.collect()
+    }
+
+    async fn changed(&self) {
+        let mut state = self.0.interface_state();
+        let before = state.get();
+        while let Ok(now) = state.updated().await {
+            if now != before {
+                return;
+            }
+        }
+        // Nobody will say anything any more.
+        std::future::pending().await
+    }
+}
+
+/// None for addresses that are not usable yet.
+fn address(addr: &IpNet) -> Option<InterfaceAddr> {
+    match addr {
+        IpNet::V4(net) => Some(InterfaceAddr::stable(net.addr().into(), net.prefix_len())),
+        IpNet::V6 { net, flags, .. } if !flags.tentative && !flags.duplicated => {
+            Some(InterfaceAddr {
+                ip: net.addr().into(),
+                prefix: net.prefix_len(),
+                deprecated: flags.deprecated,
+                temporary: flags.temporary,
+            })
+        }
+        IpNet::V6 { .. } => None,
+    }
+}
+
+/// Given addresses, which change when they are told to.
+#[derive(Debug, Default)]
+pub struct FixedInterfaces {
+    all: Mutex<Vec<Interface>>,
+    changed: Notify,
+}
+
+impl FixedInterfaces {
+    /// One interface named `eth0` with these addresses, and loopback.
+    #[must_use]
+    pub fn new(addrs: impl IntoIterator<Item = IpAddr>) -> Self {
+        let fixed = Self::default();
+        fixed.set(addrs);
+        fixed
+    }
+
+    /// Other addresses from now on.
+    pub fn set(&self, addrs: impl IntoIterator<Item = IpAddr>) {
+        let whole = |ip: IpAddr| if ip.is_ipv4() { 24 } else { 64 };
+        let interface = |name: &str, index, addrs: Vec<InterfaceAddr>| Interface {
+            name: name.to_owned(),
+            index,
+            up: true,
+            loopback: name == "lo",
+            point_to_point: false,
+            addrs,
+        };
+        let addrs = addrs.into_iter().map(|ip| InterfaceAddr::stable(ip, whole(ip)));
+        let loopback = [IpAddr::from([127, 0, 0, 1])].map(|ip| InterfaceAddr::stable(ip, 8));
+        let all =
+            vec![interface("lo", 1, loopback.to_vec()), interface("eth0", 2, addrs.collect())];
+        *self.all.lock().unwrap_or_else(PoisonError::into_inner) = all;
+        self.changed.notify_one();
+    }
+}
+
+#[async_trait]
+impl Interfaces for FixedInterfaces {
+    async fn list(&self) -> Vec<Interface> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}

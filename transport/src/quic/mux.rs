@@ -1,0 +1,426 @@
+//! The node's sockets as QUIC sees them.
+//!
+//! One UDP socket per address family carries everything: QUIC of all peers, STUN, TURN. Outgoing QUIC
+//! goes from a virtual address to wherever that attempt's route leads; incoming packets are told apart
+//! per datagram ([`super::demux`]), STUN goes to whoever waits for it, QUIC of a known address on to
+//! quinn under its virtual one, and the rest is dropped.
+//!
+//! No error of a socket reaches quinn, which would give the connection or the whole endpoint up: a
+//! packet that cannot be sent is a lost packet.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use quinn::{AsyncUdpSocket, UdpPoller};
+
+use super::demux::{self, Kind};
+use super::ice::Way;
+use super::routes::{Id, Route, Routes, Stun, Table};
+use super::turn::Relay;
+use crate::net::{Datagram, RecvMeta, Transmit};
+
+/// Bytes of our connection ids, as quinn makes them.
+const CONNECTION_ID: usize = 8;
+/// Packets that wait for room in quinn's buffers: those of relays and of mixed batches.
+const SPILL: usize = 512;
+/// The largest STUN message taken. ICE's have about 100 bytes.
+const MAX_STUN: usize = 1500;
+/// Receptions in a row that bring quinn nothing, before other tasks get their turn.
+const ROUNDS: usize = 32;
+
+/// One of the sockets.
+#[derive(Debug)]
+struct Socket {
+    io: Arc<dyn Datagram>,
+    port: u16,
+    /// A send found no room. Whoever waits asks the socket itself.
+    full: AtomicBool,
+}
+
+/// What came in and goes nowhere, for metrics.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Datagrams of unknown sources or kinds.
+    pub(super) dropped: AtomicU64,
+    /// Sends that the system refused.
+    pub(super) unsent: AtomicU64,
+}
+
+pub(super) struct Mux {
+    v4: Option<Socket>,
+    v6: Option<Socket>,
+    pub(super) routes: Routes,
+    pub(super) counters: Counters,
+    spill: Mutex<VecDeque<(Id, Vec<u8>)>>,
+    v6_first: AtomicBool,
+    /// Who waits in [`AsyncUdpSocket::poll_recv`], for what does not come from a socket.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl fmt::Debug for Mux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mux").field("v4", &self.v4).field("v6", &self.v6).finish_non_exhaustive()
+    }
+}
+
+impl Mux {
+    /// At least one of the sockets is there.
+    pub(super) fn new(
+        v4: Option<Arc<dyn Datagram>>,
+        v6: Option<Arc<dyn Datagram>>,
+    ) -> io::Result<Self> {
+        let socket = |io: Arc<dyn Datagram>| {
+            let port = io.local_addr()?.port();
+            Ok::<_, io::Error>(Socket { io, port, full: AtomicBool::new(false) })
+        };
+        Ok(Self {
+            v4: v4.map(socket).transpose()?,
+            v6: v6.map(socket).transpose()?,
+            routes: Routes::default(),
+            counters: Counters::default(),
+            spill: Mutex::default(),
+            v6_first: AtomicBool::new(false),
+            reader: Mutex::default(),
+        })
+    }
+
+    /// The port of the socket that an address is reached with; none without such a socket.
+    pub(super) fn port(&self, like: IpAddr) -> Option<u16> {
+        self.socket(like).map(|s| s.port)
+    }
+
+    fn socket(&self, like: IpAddr) -> Option<&Socket> {
+        if like.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &Socket> {
+        self.v4.iter().chain(&self.v6)
+    }
+
+    /// Sends one datagram of ours from `from` (an unspecified address leaves the choice to the system).
+    /// Without room it is dropped: who needs an answer asks again.
+    pub(super) fn send(&self, from: IpAddr, to: SocketAddr, bytes: &[u8]) {
+        let Some(socket) = self.socket(to.ip()) else { return };
+        let src_ip = (!from.is_unspecified() && from.is_ipv4() == to.is_ipv4()).then_some(from);
+        let transmit =
+            Transmit { destination: to, ecn: None, contents: bytes, segment_size: None, src_ip };
+        if socket.io.try_send(&transmit).is_err() {
+            self.counters.unsent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn send_on(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some(socket) = self.socket(transmit.destination.ip()) else { return Ok(()) };
+        match socket.io.try_send(transmit) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                socket.full.store(true, Ordering::Release);
+                Err(e)
+            }
+            Err(_) => {
+                // A probe that is too large for the path, an address that is gone: ICE will see.
+                self.counters.unsent.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn relay_out(
+        &self,
+        relay: &Relay,
+        peer: SocketAddr,
+        transmit: &Transmit<'_>,
+    ) -> io::Result<()> {
+        let each = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        for datagram in transmit.contents.chunks(each) {
+            let Some(wrapped) = relay.wrap(peer, datagram) else { continue };
+            let local = relay.local().ip();
+            let wrapped = Transmit {
+                destination: relay.server(),
+                ecn: None,
+                contents: &wrapped,
+                segment_size: None,
+                src_ip: (!local.is_unspecified()).then_some(local),
+            };
+            // With part of the batch gone, trying again would double it: the rest counts as lost.
+            if self.send_on(&wrapped).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorts what one buffer holds. Afterwards it holds only QUIC of one peer, or nothing.
+    fn sort(&self, table: &Table, port: u16, meta: &mut RecvMeta, buf: &mut [u8]) {
+        let source = SocketAddr::new(meta.addr.ip(), meta.addr.port());
+        let at = table.at(source);
+        let relay = table.relay(source);
+        let stride = meta.stride.max(1);
+        let whole = buf.get(..meta.len.min(buf.len())).unwrap_or_default();
+        let quic = |datagram| demux::classify(datagram, false) == Kind::Quic;
+        if let ([only], None) = (at, relay)
+            && whole.chunks(stride).all(quic)
+        {
+            meta.addr = only.address();
+            meta.dst_ip = None;
+            return;
+        }
+        let unknown = || super::unspecified(source.ip());
+        let local = SocketAddr::new(meta.dst_ip.unwrap_or_else(unknown), port);
+        let way = Way { local, remote: source };
+        let (mut kept, mut owner, mut start) = (0, None, 0);
+        while start < meta.len {
+            let end = (start + stride).min(meta.len);
+            let datagram = buf.get(start..end).unwrap_or_default();
+            match demux::classify(datagram, relay.is_some()) {
+                Kind::Quic => match self.owner(table, at, datagram) {
+                    Some(id) if owner.is_none_or(|o| o == id) => {
+                        owner = Some(id);
+                        buf.copy_within(start..end, kept);
+                        kept += end - start;
+                    }
+                    Some(id) => self.spill(id, datagram.to_vec()),
+                    None => self.drop_one(),
+                },
+                Kind::Stun if relay.is_none() || !demux::is_request(datagram) => {
+                    self.stun_in(table, relay, way, datagram);
+                }
+                Kind::Channel => self.relay_in(table, relay, datagram),
+                Kind::Stun | Kind::Other => self.drop_one(),
+            }
+            start = end;
+        }
+        meta.len = kept;
+        if let Some(id) = owner {
+            meta.addr = id.address();
+            meta.dst_ip = None;
+        }
+    }
+
+    /// Whose packet that is, of those that send from its address.
+    fn owner(&self, table: &Table, at: &[Id], datagram: &[u8]) -> Option<Id> {
+        let (newest, others) = at.split_last()?;
+        if others.is_empty() {
+            return Some(*newest);
+        }
+        let known = demux::destination_id(datagram, CONNECTION_ID).and_then(|id| table.owner(id));
+        // The first packets of a connection carry an id of the client's making.
+        Some(known.filter(|id| at.contains(id)).unwrap_or(*newest))
+    }
+
+    fn stun_in(&self, table: &Table, relay: Option<&Arc<Relay>>, way: Way, datagram: &[u8]) {
+        if datagram.len() > MAX_STUN {
+            return self.drop_one();
+        }
+        let whom = match demux::is_request(datagram) {
+            true => demux::ufrag(datagram).and_then(|ufrag| table.user(ufrag)),
+            false => demux::transaction(datagram).and_then(|t| table.asker(&t)),
+        };
+        match (whom, relay) {
+            // A reader that does not keep up loses some; they are repeated.
+            (Some(whom), _) => drop(whom.try_send(Stun { way, bytes: datagram.to_vec() })),
+            (None, Some(_)) => self.relay_in(table, relay, datagram),
+            (None, None) => self.drop_one(),
+        }
+    }
+
+    /// Something of a TURN server: if it is a peer's datagram, sorts that.
+    fn relay_in(&self, table: &Table, relay: Option<&Arc<Relay>>, datagram: &[u8]) {
+        let Some(relay) = relay else { return self.drop_one() };
+        if let Some((peer, inner)) = relay.unwrap(datagram) {
+            self.relayed_in(table, relay, peer, &inner);
+        }
+    }
+
+    fn relayed_in(&self, table: &Table, relay: &Relay, peer: SocketAddr, datagram: &[u8]) {
+        match (demux::classify(datagram, false), relay.relayed()) {
+            (Kind::Quic, _) => match self.owner(table, table.at(peer), datagram) {
+                Some(id) => self.spill(id, datagram.to_vec()),
+                None => self.drop_one(),
+            },
+            (Kind::Stun, Some(local)) => {
+                self.stun_in(table, None, Way { local, remote: peer }, datagram);
+            }
+            _ => self.drop_one(),
+        }
+    }
+
+    /// A peer's datagram that a relay's task found in something else than a channel.
+    pub(super) fn inject(&self, relay: &Relay, peer: SocketAddr, datagram: &[u8]) {
+        self.relayed_in(&self.routes.read(), relay, peer, datagram);
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    fn spill(&self, id: Id, datagram: Vec<u8>) {
+        let mut spill = self.spill.lock().unwrap_or_else(PoisonError::into_inner);
+        if spill.len() < SPILL {
+            spill.push_back((id, datagram));
+        }
+    }
+
+    /// Hands out what was spilt.
+    fn unspill(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
+        let mut spill = self.spill.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filled = 0;
+        for (buf, meta) in bufs.iter_mut().zip(meta) {
+            let Some((id, datagram)) = spill.pop_front() else { break };
+            let len = datagram.len().min(buf.len());
+            if let (Some(to), Some(from)) = (buf.get_mut(..len), datagram.get(..len)) {
+                to.copy_from_slice(from);
+            }
+            *meta = RecvMeta { addr: id.address(), len, stride: len, ecn: None, dst_ip: None };
+            filled += 1;
+        }
+        filled
+    }
+
+    fn drop_one(&self) {
+        self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One reception from one socket. Ready: something came, perhaps nothing for quinn.
+    fn receive(
+        &self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<usize> {
+        let received = std::task::ready!(socket.io.poll_recv(cx, bufs, meta)).unwrap_or(0);
+        let table = self.routes.read();
+        for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(received) {
+            self.sort(&table, socket.port, meta, buf);
+        }
+        let used = meta.iter().take(received).any(|m| m.len > 0);
+        Poll::Ready(if used { received } else { 0 })
+    }
+}
+
+impl AsyncUdpSocket for Mux {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller { mux: self, waits: Mutex::default() })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some(id) = Id::of(transmit.destination) else { return Ok(()) };
+        if let Some(connection) = demux::source_id(transmit.contents) {
+            self.routes.add_connection_id(id, connection);
+        }
+        let table = self.routes.read();
+        match table.route(id) {
+            Some(Route::Direct(way)) => {
+                let local = way.local.ip();
+                self.send_on(&Transmit {
+                    destination: way.remote,
+                    src_ip: (!local.is_unspecified()).then_some(local),
+                    ..transmit.clone()
+                })
+            }
+            Some(Route::Relayed(relay, peer)) => {
+                let (relay, peer) = (Arc::clone(relay), *peer);
+                drop(table);
+                self.relay_out(&relay, peer, transmit)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        for _ in 0..ROUNDS {
+            let spilt = self.unspill(bufs, meta);
+            if spilt > 0 {
+                return Poll::Ready(Ok(spilt));
+            }
+            // In turns, so that one busy socket does not silence the other.
+            let v6_first = self.v6_first.fetch_xor(true, Ordering::Relaxed);
+            let (one, other) = match v6_first {
+                true => (&self.v6, &self.v4),
+                false => (&self.v4, &self.v6),
+            };
+            let mut any = false;
+            for socket in [one, other].into_iter().flatten() {
+                match self.receive(socket, cx, bufs, meta) {
+                    Poll::Ready(0) => any = true,
+                    Poll::Ready(filled) => return Poll::Ready(Ok(filled)),
+                    Poll::Pending => {}
+                }
+            }
+            if !any {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(Id(0).address())
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.sockets().map(|s| s.io.max_transmit_segments()).min().unwrap_or(1)
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.sockets().map(|s| s.io.max_receive_segments()).max().unwrap_or(1)
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.sockets().any(|s| s.io.may_fragment())
+    }
+}
+
+type Wait = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// Waits until all full sockets have room again. Which of them a connection wants changes with its
+/// route; they are seldom full, and not for long.
+struct Poller {
+    mux: Arc<Mux>,
+    waits: Mutex<[Option<Wait>; 2]>,
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Poller")
+    }
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let waits = this.waits.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = false;
+        for (socket, wait) in [&this.mux.v4, &this.mux.v6].into_iter().zip(waits) {
+            let Some(socket) = socket else { continue };
+            if wait.is_none() && socket.full.load(Ordering::Acquire) {
+                let io = Arc::clone(&socket.io);
+                *wait = Some(Box::pin(async move { io.writable().await }));
+            }
+            if let Some(waiting) = wait {
+                if waiting.as_mut().poll(cx).is_pending() {
+                    pending = true;
+                } else {
+                    *wait = None;
+                    socket.full.store(false, Ordering::Release);
+                }
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}

@@ -1,0 +1,319 @@
+//! The node's QUIC: its sockets, its key, its attempts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use meshwire_signaling::Hash;
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::QuicError;
+use super::attempt::{Attempt, Command, Dial};
+use super::gather::{Gathered, Wanted, gather};
+use super::interfaces::Interfaces;
+use super::mux::Mux;
+use super::routes::Id;
+use super::tls::Identity;
+use super::turn::{self, TurnServer};
+use crate::net::{Datagram, Net, random};
+
+/// A silent connection is dead after this (design section 6: liveness within 15 s).
+const IDLE: Duration = Duration::from_secs(15);
+/// Often enough that two lost packets do not end an idle connection.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// What a round trip is taken for before it is measured. quinn's 333 ms make a lost first packet cost
+/// a second; on the paths that this is for, ICE has just seen an answer within much less.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Bytes of one stream that may be under way. quinn reassembles at most 1,024 pieces per stream, which
+/// larger windows with loss run into.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// Bytes of one connection that may be under way.
+const WINDOW: u32 = 16 << 20;
+/// Bytes of datagrams that wait: they are empty, and say that there is a new way.
+const NUDGE: usize = 64;
+/// Streams that a peer may have open.
+const STREAMS: u32 = 256;
+
+/// How a node's QUIC is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The UDP port; 0 takes a free one. The IPv6 socket has the same one if it is free.
+    pub port: u16,
+    /// Tells of the machine's addresses.
+    pub interfaces: Arc<dyn Interfaces>,
+    /// Offer relayed addresses alone, and send from nowhere else: peers do not learn where this node
+    /// is (`--relay-only`, `--hide-addresses`).
+    pub relayed_only: bool,
+    /// Attempts and connections at once.
+    pub max_attempts: usize,
+}
+
+impl Config {
+    /// Any port, direct addresses, and room for every peer of a large mesh.
+    #[must_use]
+    pub fn new(interfaces: Arc<dyn Interfaces>) -> Self {
+        Self { port: 0, interfaces, relayed_only: false, max_attempts: 4096 }
+    }
+}
+
+/// Whom to ask for addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Servers {
+    /// STUN servers; at most four are asked.
+    pub stun: Vec<SocketAddr>,
+    /// TURN servers; at most two are used.
+    pub turn: Vec<TurnServer>,
+}
+
+/// What attempts need of the node.
+pub(super) struct Shared {
+    pub(super) net: Arc<dyn Net>,
+    pub(super) mux: Arc<Mux>,
+    pub(super) identity: Identity,
+    pub(super) transport: Arc<TransportConfig>,
+    pub(super) relayed_only: bool,
+    pub(super) wanted: Arc<Wanted>,
+    pub(super) endpoint: Endpoint,
+    room: Arc<Semaphore>,
+    most: usize,
+    last_id: AtomicU64,
+    known: watch::Receiver<Gathered>,
+    attempts: Mutex<HashMap<Id, mpsc::WeakSender<Command>>>,
+}
+
+impl Shared {
+    pub(super) fn permit(&self) -> Result<OwnedSemaphorePermit, QuicError> {
+        let permit = Arc::clone(&self.room).try_acquire_owned();
+        permit.map_err(|_| QuicError::TooMany(self.most))
+    }
+
+    pub(super) fn next_id(&self) -> Id {
+        Id(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(super) fn known(&self) -> watch::Receiver<Gathered> {
+        self.known.clone()
+    }
+
+    pub(super) fn register(&self, id: Id, commands: mpsc::WeakSender<Command>) {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, commands);
+    }
+
+    pub(super) fn unregister(&self, id: Id) {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    fn commands(&self, id: Id) -> Option<mpsc::Sender<Command>> {
+        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.get(&id)?.upgrade()
+    }
+}
+
+/// The node's QUIC; see the module's documentation. Dropping it ends everything.
+pub struct QuicNode {
+    shared: Arc<Shared>,
+    stun: watch::Sender<Vec<SocketAddr>>,
+    known: Arc<watch::Sender<Gathered>>,
+    relays: Mutex<HashMap<SocketAddr, (watch::Sender<TurnServer>, AbortHandle)>>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl fmt::Debug for QuicNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QuicNode({})", self.tls_fingerprint().short())
+    }
+}
+
+impl Drop for QuicNode {
+    fn drop(&mut self) {
+        self.shared.endpoint.close(VarInt::from_u32(0), b"going away");
+        for task in &self.tasks {
+            task.abort();
+        }
+        for (_, task) in self.relays.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
+            task.abort();
+        }
+    }
+}
+
+impl QuicNode {
+    /// Binds the sockets and makes the key.
+    ///
+    /// # Errors
+    /// [`QuicError::Socket`] when neither family has a socket; [`QuicError::Tls`].
+    pub async fn start(net: Arc<dyn Net>, config: Config) -> Result<Self, QuicError> {
+        let mux = Arc::new(bind(&*net, config.port).await?);
+        let identity = Identity::new(&*net)?;
+        let transport = Arc::new(transport());
+        let endpoint = endpoint(&*net, &mux, &identity)?;
+        let (known, gathered) = watch::channel(Gathered {
+            interfaces: config.interfaces.list().await,
+            ..Gathered::default()
+        });
+        let known = Arc::new(known);
+        let wanted = Arc::new(Wanted::default());
+        let shared = Arc::new(Shared {
+            net: Arc::clone(&net),
+            mux: Arc::clone(&mux),
+            identity,
+            transport,
+            relayed_only: config.relayed_only,
+            wanted: Arc::clone(&wanted),
+            endpoint: endpoint.clone(),
+            room: Arc::new(Semaphore::new(config.max_attempts)),
+            most: config.max_attempts,
+            last_id: AtomicU64::new(0),
+            known: gathered,
+            attempts: Mutex::default(),
+        });
+        let (stun, servers) = watch::channel(Vec::new());
+        let gathering = gather(
+            net,
+            Arc::downgrade(&mux),
+            config.interfaces,
+            servers,
+            wanted,
+            Arc::clone(&known),
+        );
+        let accepting = accept(endpoint, Arc::downgrade(&shared));
+        let tasks =
+            vec![tokio::spawn(gathering).abort_handle(), tokio::spawn(accepting).abort_handle()];
+        Ok(Self { shared, stun, known, relays: Mutex::default(), tasks })
+    }
+
+    /// SHA-256 of the SPKI of this node's key.
+    #[must_use]
+    pub fn tls_fingerprint(&self) -> Hash {
+        self.shared.identity.fingerprint()
+    }
+
+    /// The sockets' ports: IPv4, IPv6.
+    #[must_use]
+    pub fn ports(&self) -> (Option<u16>, Option<u16>) {
+        let mux = &self.shared.mux;
+        (mux.port(Ipv4Addr::UNSPECIFIED.into()), mux.port(Ipv6Addr::UNSPECIFIED.into()))
+    }
+
+    /// Whom to ask for addresses from now on. A TURN server that stays keeps its allocation, and has
+    /// its new credentials used for the next one.
+    pub fn set_servers(&self, servers: Servers) {
+        self.set_relays(servers.turn);
+        if self.stun.send_if_modified(|old| {
+            let differs = *old != servers.stun;
+            *old = servers.stun;
+            differs
+        }) {
+            self.shared.wanted.afresh.notify_one();
+        }
+    }
+
+    fn set_relays(&self, servers: Vec<TurnServer>) {
+        let mut relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: HashMap<SocketAddr, TurnServer> =
+            servers.into_iter().take(turn::MAX_SERVERS).map(|s| (s.addr, s)).collect();
+        relays.retain(|addr, (_, task)| {
+            let stays = all.contains_key(addr);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (addr, server) in all {
+            if let Some((credentials, _)) = relays.get(&addr) {
+                credentials.send_replace(server);
+                continue;
+            }
+            let (credentials, current) = watch::channel(server);
+            let (mux, wanted) = (Arc::downgrade(&self.shared.mux), &self.shared.wanted);
+            let keeping = turn::keep(mux, current, Arc::clone(wanted), Arc::clone(&self.known));
+            relays.insert(addr, (credentials, tokio::spawn(keeping).abort_handle()));
+        }
+    }
+
+    /// Begins to connect to a peer.
+    ///
+    /// # Errors
+    /// [`QuicError::TooMany`].
+    pub fn dial(&self, dial: Dial) -> Result<Attempt, QuicError> {
+        self.shared.wanted.begin();
+        Attempt::start(&self.shared, dial)
+    }
+
+    /// The network changed in a way that the interfaces do not tell: asks all servers again. Running
+    /// attempts get the news, and connections go on over what still works.
+    pub fn network_changed(&self) {
+        self.shared.wanted.afresh.notify_one();
+    }
+}
+
+async fn bind(net: &dyn Net, port: u16) -> Result<Mux, QuicError> {
+    async fn one(net: &dyn Net, ip: IpAddr, port: u16) -> std::io::Result<Arc<dyn Datagram>> {
+        let bound = net.udp_bind(SocketAddr::new(ip, port)).await;
+        let bound = match bound {
+            Err(e) if port != 0 && e.kind() == std::io::ErrorKind::AddrInUse => {
+                net.udp_bind(SocketAddr::new(ip, 0)).await
+            }
+            other => other,
+        };
+        bound.map(Arc::from)
+    }
+    let v4 = one(net, Ipv4Addr::UNSPECIFIED.into(), port).await;
+    let taken = v4.as_ref().ok().and_then(|s| s.local_addr().ok()).map_or(port, |a| a.port());
+    let v6 = one(net, Ipv6Addr::UNSPECIFIED.into(), taken).await;
+    match (v4, v6) {
+        (Err(e), Err(_)) => Err(QuicError::Socket(e)),
+        (v4, v6) => Mux::new(v4.ok(), v6.ok()).map_err(QuicError::Socket),
+    }
+}
+
+fn endpoint(net: &dyn Net, mux: &Arc<Mux>, identity: &Identity) -> Result<Endpoint, QuicError> {
+    let mut config = EndpointConfig::default();
+    config.grease_quic_bit(false).rng_seed(Some(random(net)));
+    // Attempts accept with a configuration of their own; this one takes no key at all.
+    let mut server = ServerConfig::with_crypto(identity.server(Hash([0; 32]))?);
+    server.max_incoming(64).incoming_buffer_size(64 << 10).incoming_buffer_size_total(1 << 20);
+    let mux = Arc::clone(mux);
+    let made =
+        Endpoint::new_with_abstract_socket(config, Some(server), mux, Arc::new(TokioRuntime));
+    made.map_err(QuicError::Socket)
+}
+
+fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .initial_rtt(INITIAL_RTT)
+        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
+        .keep_alive_interval(Some(KEEPALIVE))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(u64::from(WINDOW))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(Some(NUDGE))
+        .allow_spin(false);
+    config
+}
+
+/// Gives incoming handshakes to their attempts.
+async fn accept(endpoint: Endpoint, shared: std::sync::Weak<Shared>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let Some(shared) = shared.upgrade() else { return };
+        let commands = Id::of(incoming.remote_address()).and_then(|id| shared.commands(id));
+        let Some(commands) = commands else {
+            incoming.ignore();
+            continue;
+        };
+        if let Err(e) = commands.try_send(Command::Incoming(Box::new(incoming)))
+            && let Command::Incoming(incoming) = e.into_inner()
+        {
+            incoming.ignore();
+        }
+    }
+}

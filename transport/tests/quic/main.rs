@@ -1,0 +1,7 @@
+//! QUIC over loopback with the system's sockets.
+
+mod common;
+mod conformance;
+mod connecting;
+mod hostile;
+mod keys;
