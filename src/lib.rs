@@ -39,10 +39,11 @@
 //! ```
 
 pub use meshwire_coord::{Broker, BrokerConfig, BrokerError, Database, Policy, Tls};
-pub use meshwire_peer::node::{Event, Misbehaviour, Node};
+pub use meshwire_peer::node::{DirectPaths, Event, Misbehaviour, Node};
 pub use meshwire_peer::{Agent, Home, api};
 pub use meshwire_transport::net::{Net, OsNet};
 
+pub mod sim;
 pub mod testing;
 
 /// README's program compiles.

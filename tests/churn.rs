@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use meshwire::{Event, Home, Net, Node, OsNet, api};
+use meshwire::{DirectPaths, Event, Home, Net, Node, OsNet, api};
 use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::invite::InviteLink;
 use meshwire_signaling::{EnvelopeId, Priority};
@@ -94,7 +94,8 @@ impl Peer {
         let cutter = Cutter::start(world.broker.addr()).await;
         let home = Home::open(&world.home(&name)).unwrap();
         let lock = home.try_lock().unwrap().unwrap();
-        let node = Node::open(Arc::new(Impatient), &home, lock).await.unwrap();
+        let node =
+            Node::open(Arc::new(Impatient), &home, lock, DirectPaths::default()).await.unwrap();
         let link = InviteLink { base: cutter.base.clone(), ..world.link.clone() };
         let join = api::Join { invite: link.to_string(), member_name: name.clone() };
         node.join(join).await.unwrap();

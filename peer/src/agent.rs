@@ -8,7 +8,7 @@ use meshwire_transport::net::Net;
 use crate::api::{self, ApiError, Done, ErrorKind};
 use crate::client::Client;
 use crate::home::Home;
-use crate::node::Node;
+use crate::node::{DirectPaths, Node};
 
 /// How long a verb waits for another verb that has the home.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +63,8 @@ macro_rules! verbs {
             disconnect(Disconnect) -> Disconnected, POST "/v1/disconnect";
             /// Measures the way to a peer and back.
             ping(Ping) -> Pong, POST "/v1/ping", waits timeout_ms;
+            /// Which path messages to a peer take, and why.
+            path(AskPath) -> PathReport, GET "/v1/path";
             /// The safety number with a peer.
             verify(Verify) -> SafetyNumber, POST "/v1/verify";
         }
@@ -117,7 +119,7 @@ impl Agent {
         let until = net.now() + LOCK_PATIENCE;
         loop {
             if let Some(lock) = home.try_lock()? {
-                let node = Node::open(net, home, lock).await?;
+                let node = Node::open(net, home, lock, DirectPaths::default()).await?;
                 let Some(token) = Client::session_from_env() else { return Ok(Self::Own(node)) };
                 return match node.as_session(&token) {
                     Ok(session) => Ok(Self::Own(session)),

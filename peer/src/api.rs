@@ -5,6 +5,7 @@ mod error;
 mod mail;
 mod mesh;
 mod node;
+mod path;
 mod peers;
 pub(crate) mod schema;
 mod session;
@@ -16,6 +17,7 @@ pub use mail::{
 };
 pub use mesh::{CreateInvite, CreateMesh, Invite, InviteRow, Invites, Join, MeshInfo};
 pub use node::{Done, Health, MeshStatus, Status, Version};
+pub use path::{AskPath, DirectPath, PathEntry, PathReport};
 pub use peers::{
     Disconnect, Disconnected, Group, GroupMember, GroupRole, ListGroups, ListPeers, Named, Peer,
     PeerKind, Presence, SafetyNumber, SetGroup, SetPresence, Verify,

@@ -1,8 +1,11 @@
-//! This node's secret keys: one per mesh and one per running session, each in a file of its own.
+//! This node's secret keys: one per mesh and one per running session, each in a file of its own, or
+//! in memory for nodes that are simulated.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meshwire_signaling::{MeshId, PublicKey, SecretKey};
 use meshwire_transport::net::{Net, random};
@@ -13,7 +16,23 @@ use crate::home::io_error;
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
-pub(crate) struct Keyring(PathBuf);
+pub(crate) enum Keyring {
+    Folder(PathBuf),
+    Memory(Memory),
+}
+
+/// Keys that end with the process. Clones are the same keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    meshes: Kept<MeshId>,
+    sessions: Kept<PublicKey>,
+}
+
+type Kept<K> = Arc<Mutex<BTreeMap<K, SecretKey>>>;
+
+fn lock<K>(kept: &Kept<K>) -> MutexGuard<'_, BTreeMap<K, SecretKey>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Keyring {
     /// The keys in `folder`, made if missing, for its owner alone.
@@ -27,16 +46,15 @@ impl Keyring {
             }
             _ => {}
         }
-        Ok(Self(folder))
-    }
-
-    fn path(&self, mesh: &MeshId) -> PathBuf {
-        self.0.join(format!("{mesh}.key"))
+        Ok(Self::Folder(folder))
     }
 
     /// The key for a mesh, if there is one.
     pub(crate) fn load(&self, mesh: &MeshId) -> Result<Option<SecretKey>, ApiError> {
-        read(&self.path(mesh))
+        match self {
+            Self::Folder(folder) => read(&mesh_path(folder, mesh)),
+            Self::Memory(keys) => Ok(lock(&keys.meshes).get(mesh).cloned()),
+        }
     }
 
     /// The key for a mesh, made if there is none. It is on disk before anybody hears of it, so that
@@ -53,31 +71,56 @@ impl Keyring {
 
     /// Keeps a key for a mesh, unless there is one.
     pub(crate) fn save(&self, mesh: &MeshId, key: &SecretKey) -> Result<(), ApiError> {
-        write(&self.path(mesh), key)
-    }
-
-    fn session_path(&self, key: &PublicKey) -> PathBuf {
-        self.0.join("sessions").join(format!("{key}.key"))
+        match self {
+            Self::Folder(folder) => write(&mesh_path(folder, mesh), key),
+            Self::Memory(keys) => {
+                lock(&keys.meshes).entry(*mesh).or_insert_with(|| key.clone());
+                Ok(())
+            }
+        }
     }
 
     /// The key of a session, if it is there.
     pub(crate) fn load_session(&self, key: &PublicKey) -> Result<Option<SecretKey>, ApiError> {
-        read(&self.session_path(key))
+        match self {
+            Self::Folder(folder) => read(&session_path(folder, key)),
+            Self::Memory(keys) => Ok(lock(&keys.sessions).get(key).cloned()),
+        }
     }
 
     /// Keeps a session's key: after a restart of the node its mail can still be opened.
     pub(crate) fn save_session(&self, key: &SecretKey) -> Result<(), ApiError> {
-        write(&self.session_path(&key.public()), key)
+        match self {
+            Self::Folder(folder) => write(&session_path(folder, &key.public()), key),
+            Self::Memory(keys) => {
+                lock(&keys.sessions).insert(key.public(), key.clone());
+                Ok(())
+            }
+        }
     }
 
     /// Removes an ended session's key.
     pub(crate) fn remove_session(&self, key: &PublicKey) -> Result<(), ApiError> {
-        let path = self.session_path(key);
+        let path = match self {
+            Self::Folder(folder) => session_path(folder, key),
+            Self::Memory(keys) => {
+                lock(&keys.sessions).remove(key);
+                return Ok(());
+            }
+        };
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(&path, &e)),
             _ => Ok(()),
         }
     }
+}
+
+fn mesh_path(folder: &Path, mesh: &MeshId) -> PathBuf {
+    folder.join(format!("{mesh}.key"))
+}
+
+fn session_path(folder: &Path, key: &PublicKey) -> PathBuf {
+    folder.join("sessions").join(format!("{key}.key"))
 }
 
 fn read(path: &Path) -> Result<Option<SecretKey>, ApiError> {
@@ -130,11 +173,12 @@ mod tests {
         assert!(ring.load(&mesh).unwrap().is_none());
         let key = ring.load_or_make(&mesh, &OsNet).unwrap();
         assert_eq!(ring.load_or_make(&mesh, &OsNet).unwrap().public(), key.public());
-        let mode = ring.path(&mesh).metadata().unwrap().permissions().mode();
+        let path = mesh_path(&dir.path().join("keys"), &mesh);
+        let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         ring.save(&mesh, &SecretKey::from_seed(&[1; 32])).unwrap();
         assert_eq!(ring.load(&mesh).unwrap().unwrap().public(), key.public(), "the first stands");
-        std::fs::write(ring.path(&mesh), "nonsense").unwrap();
+        std::fs::write(path, "nonsense").unwrap();
         assert_eq!(ring.load(&mesh).unwrap_err().code, "bad_key_file");
     }
 
@@ -144,7 +188,7 @@ mod tests {
         let ring = Keyring::open(dir.path().join("keys")).unwrap();
         let key = SecretKey::from_seed(&[2; 32]);
         ring.save_session(&key).unwrap();
-        let path = ring.session_path(&key.public());
+        let path = session_path(&dir.path().join("keys"), &key.public());
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let folder = path.parent().unwrap().metadata().unwrap();
         assert_eq!(folder.permissions().mode() & 0o777, 0o700);
@@ -153,5 +197,19 @@ mod tests {
         ring.remove_session(&key.public()).unwrap();
         ring.remove_session(&key.public()).unwrap();
         assert!(ring.load_session(&key.public()).unwrap().is_none());
+    }
+
+    #[test]
+    fn keys_in_memory_are_those_of_all_clones() {
+        let ring = Keyring::Memory(Memory::default());
+        let (mesh, session) = (MeshId([1; 32]), SecretKey::from_seed(&[2; 32]));
+        let key = ring.load_or_make(&mesh, &OsNet).unwrap();
+        ring.save(&mesh, &session).unwrap();
+        ring.save_session(&session).unwrap();
+        let again = ring.clone();
+        assert_eq!(again.load(&mesh).unwrap().unwrap().public(), key.public(), "the first stands");
+        assert!(again.load_session(&session.public()).unwrap().is_some());
+        ring.remove_session(&session.public()).unwrap();
+        assert!(again.load_session(&session.public()).unwrap().is_none());
     }
 }

@@ -57,6 +57,8 @@ suite! {
     no_row_overtakes_its_predecessor_that_waits
     an_expired_row_blocks_nobody_and_is_not_handed_out
     defect_11_rows_left_inflight_are_reset
+    only_rows_for_whom_there_is_a_path_are_due
+    what_a_lost_path_took_is_due_again
     concurrent_drains_are_disjoint_complete_and_in_order
     what_came_in_comes_back_whole
     copies_are_duplicates_and_other_content_is_a_conflict
@@ -71,6 +73,7 @@ suite! {
     swallowed_rows_are_gone_and_leave_no_hole
     sessions_come_and_go_with_what_they_said_and_read
     ended_sessions_are_remembered_for_their_time
+    what_an_ended_session_has_not_read_is_its_members
     presence_comes_back_as_it_was
     the_newest_group_statement_counts
     groups_follow_the_carriers_list_as_far_as_members_say_so
@@ -128,9 +131,12 @@ async fn defect_11_rows_left_inflight_by_a_crash_are_reset() {
     // The case ends with rows of mesh 1 inflight.
     let mesh = store.mesh_list().await.unwrap()[0].mesh;
     let after = crash(&first, &home.path().join("b.db")).await;
-    assert!(after.due(&mesh, NOW, 10).await.unwrap().is_empty(), "they are lost without a reset");
+    assert!(
+        after.due(&mesh, NOW, 10, None).await.unwrap().is_empty(),
+        "they are lost without a reset"
+    );
     assert_eq!(after.reset_inflight(&mesh).await.unwrap(), 2);
-    let due = after.due(&mesh, NOW, 10).await.unwrap();
+    let due = after.due(&mesh, NOW, 10, None).await.unwrap();
     assert_eq!(due.len(), 2);
     assert!(due.iter().all(|row| row.envelope.check(&mesh).is_ok()));
 }
@@ -145,7 +151,7 @@ async fn what_was_returned_survives_a_crash() {
     let (instance, counter) = store.next_hello(&mesh).await.unwrap();
     let after = crash(&first, &home.path().join("b.db")).await;
     assert_eq!(after.next_hello(&mesh).await.unwrap(), (instance, counter + 1));
-    assert_eq!(after.due(&mesh, NOW, 10).await.unwrap().len(), 1);
+    assert_eq!(after.due(&mesh, NOW, 10, None).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

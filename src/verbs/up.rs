@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use meshwire_peer::api::{Done, Status};
 use meshwire_peer::client::Client;
 use meshwire_peer::local_api::{self, Http};
+use meshwire_peer::node::DirectPaths;
 use meshwire_peer::{Home, node};
 use serde::Serialize;
 
@@ -137,7 +138,7 @@ async fn foreground(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
             let message = format!("this home's node is up already (process {})", status.pid);
             return Err(Failed { code: "already_running", message }.into());
         }
-        match node::run(cx.net.clone(), &home, http, ready).await {
+        match node::run(cx.net.clone(), &home, http, DirectPaths::default(), ready).await {
             // Another verb was faster; it has the home for a moment.
             Err(e) if e.code == "home_busy" => {}
             ended => return Ok(ended.map(|()| Exit::Ok)?),

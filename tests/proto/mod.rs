@@ -466,6 +466,7 @@ pub fn config(data: &std::path::Path) -> BrokerConfig {
         tls: Tls::Auto,
         policy: Policy::default(),
         new_admin_token: true,
+        turn: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meshwire::{Event, Home, Net, Node, OsNet, api};
+use meshwire::{DirectPaths, Event, Home, Net, Node, OsNet, api};
 use meshwire_signaling::EnvelopeId;
 use meshwire_signaling::frame::MessageState;
 use meshwire_transport::net::{BoxStream, Listener};
@@ -39,7 +39,7 @@ impl Shifted {
     pub async fn node(self, path: &Path) -> Node {
         let home = Home::open(path).unwrap();
         let lock = home.try_lock().unwrap().unwrap();
-        Node::open(Arc::new(self), &home, lock).await.unwrap()
+        Node::open(Arc::new(self), &home, lock, DirectPaths::default()).await.unwrap()
     }
 }
 

@@ -139,6 +139,9 @@ pub struct Outbox {
     #[serde(default)]
     #[schema(value_type = Option<schema::MessageState>)]
     pub state: Option<MessageState>,
+    /// With pings, which are left out otherwise.
+    #[serde(default)]
+    pub all: bool,
     /// At most so many; 100 if absent.
     #[serde(default)]
     pub limit: Option<u32>,
@@ -215,6 +218,9 @@ pub struct InboxMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Key>)]
     pub to_session: Option<PublicKey>,
+    /// Whether that session ended before anybody had listed it, so that the member gets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_ended: bool,
     /// The group that it was sent to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,

@@ -97,6 +97,12 @@ pub struct Peer {
     pub since: Option<UnixMillis>,
     /// Whether it is this node.
     pub this_node: bool,
+    /// Whether it is the session that asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub this_session: bool,
+    /// Whether it is another session or service of the member of the session that asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sibling: bool,
     /// Another key that this name belonged to before: take care.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Key>)]

@@ -54,6 +54,12 @@ impl Arrival {
             ping: item.kind == PING_KIND,
         }
     }
+
+    /// The same for a member, whose session it was for.
+    #[must_use]
+    pub fn handed_on(self, member: PublicKey) -> Self {
+        Self { to: Addressee { key: member, ..self.to }, ..self }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +120,14 @@ impl Gate {
         out
     }
 
+    /// Lets another addressee have what waits for one that is no more; returns the rows that surface
+    /// now, in order.
+    #[must_use = "these rows surface now"]
+    pub fn hand_on(&mut self, from: &Addressee, to: Addressee) -> Vec<i64> {
+        let door = self.doors.remove(from).unwrap_or_default();
+        door.waiting.into_iter().flat_map(|(priority, row)| self.offer(to, priority, row)).collect()
+    }
+
     /// How many rows wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -165,6 +179,22 @@ mod tests {
             assert_eq!(gate.set_status(who(1), Status::Idle), [1, 2, 3]);
             assert_eq!((gate.waiting(), gate.offer(who(1), Priority::Low, 4)), (0, vec![4]));
         }
+    }
+
+    #[test]
+    fn what_waits_for_one_that_is_no_more_waits_for_another() {
+        let mut gate = Gate::default();
+        for n in [1, 2] {
+            assert!(gate.set_status(who(n), Status::Dnd).is_empty());
+        }
+        for row in [1, 2] {
+            assert!(gate.offer(who(1), Priority::Next, row).is_empty());
+        }
+        assert!(gate.hand_on(&who(1), who(2)).is_empty(), "the other one is busy too");
+        assert!(gate.hand_on(&who(1), who(3)).is_empty(), "nothing is left");
+        assert_eq!(gate.offer(who(1), Priority::Next, 3), [3], "nor its status");
+        assert_eq!(gate.hand_on(&who(2), who(3)), [1, 2], "this one is idle");
+        assert_eq!(gate.waiting(), 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | [`gate`] | which mail surfaces while its addressee is busy |
 //! | [`process`] | whether a process is the one that it was |
 //! | [`resolve`] | whom a text given by a person means |
+//! | [`session_name`] | what a session may be called |
 
 pub mod gate;
 pub mod group;
@@ -17,3 +18,4 @@ pub mod order;
 pub mod outbox;
 pub mod process;
 pub mod resolve;
+pub mod session_name;

@@ -154,13 +154,10 @@ fn nearest_text(nearest: Option<&Candidate>) -> String {
 /// # Errors
 /// [`ResolveError`], whose texts say what would be valid.
 pub fn resolve(text: &str, members: &[Candidate]) -> Result<Candidate, ResolveError> {
-    let by_name = pick(members, |c| c.is_member() && c.name == text);
+    // One look for both: a member that calls itself bob/agent must not get the mail of bob's agent.
+    let by_name = pick(members, |c| (c.is_member() && c.name == text) || c.is_full(text));
     if !by_name.is_empty() {
         return only(text, by_name, Ambiguity::SameName);
-    }
-    let whole = pick(members, |c| c.is_full(text));
-    if !whole.is_empty() {
-        return only(text, whole, Ambiguity::SameName);
     }
     let plain = pick(members, |c| !c.is_member() && c.name == text);
     if !plain.is_empty() {
@@ -367,6 +364,14 @@ mod tests {
         assert!(matches!(e, ResolveError::Ambiguous { why: Ambiguity::SessionName, .. }));
         assert!(e.to_string().contains("member/name"), "{e}");
         assert!(e.to_string().contains("bob/build 11111111aa000001"), "{e}");
+        // A second one of the same name, then a member that is called like it.
+        for twin in [session(bob, "test", "44444444aa000001"), member(1, "bob/test", "44444444")] {
+            let e = resolve("bob/test", &[all.clone(), vec![twin]].concat()).unwrap_err();
+            assert!(matches!(e, ResolveError::Ambiguous { why: Ambiguity::SameName, .. }));
+            for part in ["bob/test 22222222aa000001", "bob/test 44444444", "16 characters"] {
+                assert!(e.to_string().contains(part), "{e}");
+            }
+        }
         let near = resolve("bob/bulid", &all).unwrap_err().to_string();
         assert!(near.contains("did you mean bob/build"), "{near}");
         for nobody in ["ana/test", "bob/", "/test", "eeeeeeee00000001/test"] {

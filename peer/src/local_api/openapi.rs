@@ -10,8 +10,8 @@ use utoipa::openapi::schema::Schema;
 use super::events::RESUME_HEADER;
 use super::send::IDEMPOTENCY_HEADER;
 use super::shapes::{
-    LaggedEvent, LinkEvent, MisbehaviourEvent, OutboxEvent, PeerEvent, PresenceEvent, ReadyEvent,
-    SessionEvent,
+    LaggedEvent, LinkEvent, MisbehaviourEvent, OutboxEvent, PathEvent, PeerEvent, PresenceEvent,
+    ReadyEvent, SessionEvent,
 };
 use super::{SESSION_HEADER, path};
 use crate::agent::verbs;
@@ -185,6 +185,7 @@ impl Builder {
                     "presence": self.component::<PresenceEvent>(),
                     "peer": self.component::<PeerEvent>(),
                     "session": self.component::<SessionEvent>(),
+                    "path": self.component::<PathEvent>(),
                     "misbehaviour": self.component::<MisbehaviourEvent>(),
                     "lagged": self.component::<LaggedEvent>(),
                 });

@@ -3,11 +3,13 @@
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::{EnvelopeId, MeshId, PublicKey};
+use meshwire_transport::direct::Reach;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::{InboxMessage, PeerKind, schema};
 use crate::node::{Event, Node};
+use crate::path::Cause;
 
 /// An event; the name of its kind stands in the stream's `event:` line.
 #[derive(Debug, Serialize)]
@@ -19,6 +21,7 @@ pub(super) enum Shape {
     Link(LinkEvent),
     Presence(PresenceEvent),
     Peer(PeerEvent),
+    Path(PathEvent),
     Session(SessionEvent),
     Misbehaviour(MisbehaviourEvent),
     Lagged(LaggedEvent),
@@ -108,6 +111,27 @@ pub(crate) struct PeerEvent {
     name_pinned_to: Option<PublicKey>,
 }
 
+/// `path`: a direct path to a member came up or went down.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PathEvent {
+    /// The mesh.
+    #[schema(value_type = schema::MeshId)]
+    mesh: MeshId,
+    /// The mesh's name.
+    mesh_name: String,
+    /// The member.
+    #[schema(value_type = schema::Key)]
+    peer: PublicKey,
+    /// Whether it is up.
+    up: bool,
+    /// Between which kinds of addresses: `host`, `nat`, `mapped` or `relayed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reach: Option<&'static str>,
+    /// Why it went down, a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
 /// `session`: a session of this node started or ended.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SessionEvent {
@@ -191,6 +215,14 @@ impl Shape {
                 name: Some(name),
                 name_pinned_to: Some(pinned),
             }),
+            Event::Path { mesh, peer, reach, cause } => Self::Path(PathEvent {
+                mesh_name: named(&mesh),
+                mesh,
+                peer,
+                up: reach.is_some(),
+                reach: reach.map(Reach::as_str),
+                reason: cause.map(Cause::as_str),
+            }),
             Event::Session { mesh, key, name, started, why } => Self::Session(SessionEvent {
                 mesh_name: named(&mesh),
                 mesh,
@@ -216,6 +248,7 @@ impl Shape {
             Self::Link(_) => "link",
             Self::Presence(_) => "presence",
             Self::Peer(_) => "peer",
+            Self::Path(_) => "path",
             Self::Session(_) => "session",
             Self::Misbehaviour(_) => "misbehaviour",
             Self::Lagged(_) => "lagged",

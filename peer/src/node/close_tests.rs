@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meshwire_signaling::attest::IdentityKind;
-use meshwire_signaling::frame::{MessageState, UnboundReason};
+use meshwire_signaling::frame::{MessageState, Status, UnboundReason};
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome};
 use meshwire_signaling::seal::PairCache;
 use meshwire_signaling::{Envelope, EnvelopeId, Priority, PublicKey, Target};
@@ -11,12 +11,15 @@ use meshwire_transport::link::{Answer, MessageLink as _};
 
 use super::events::Event;
 use super::identity::Identity;
-use super::inbound::{confirm, for_ended};
+use super::inbound::{Source, confirm, for_ended};
 use super::mesh::Mesh;
 use super::seal::Letter;
-use super::testing::{NOW, World, key, lab, session};
+use super::testing::{NOW, World, key, lab, member, session, surfaced};
 use super::{Node, drain, outbox, sessions};
-use crate::api::{EndSession, Inbox, ListSessions, MessageStatus, Send, SessionStarted, WaitFor};
+use crate::api::{
+    EndSession, Inbox, InboxMessage, ListSessions, MessageStatus, Send, SessionStarted,
+    SetPresence, StartSession, WaitFor,
+};
 use crate::core::inbox::{Desk, Verdict, receive};
 use crate::store::{Slot, SqliteStore, Step, StepTo};
 
@@ -93,7 +96,7 @@ async fn what_a_session_sent_before_its_end_leaves_and_is_confirmed_even_after_a
         let bob = key(50).public();
         let ends = Ends { mesh: &mesh.id(), sender: &author, recipient: &bob };
         let receipt = Receipt::new(&pair, ends, &meta.hash, Outcome::Delivered, None);
-        confirm(&mesh, vec![(author, id, receipt)]).await;
+        confirm(&mesh, &Source::Relay, vec![(author, id, receipt)]).await;
         let said = node.message(MessageStatus { id: id.to_string() }).await.unwrap();
         assert_eq!(said.state, MessageState::Delivered);
         silent(&mesh, &author).await;
@@ -112,7 +115,7 @@ async fn an_ended_session_whose_mail_is_settled_is_gone_if_the_broker_never_knew
     let world = World::new().await;
     let (node, started, id) = ended_with_mail(&world).await;
     let (mesh, author) = (lab(&node), started.session.key);
-    step(&mesh, author, id, StepTo::Delivered { at: NOW }).await;
+    step(&mesh, author, id, StepTo::Delivered { at: NOW, path: "relay".into() }).await;
     silent(&mesh, &author).await;
     while !mesh.store().session_list(None).await.unwrap().is_empty() {
         tokio::task::yield_now().await;
@@ -160,7 +163,7 @@ async fn those_that_wait_for_receipts_give_way_to_new_sessions() {
     for n in 0..61 {
         session(&node, &format!("agent{n}"), None).await;
     }
-    let ask = crate::api::StartSession {
+    let ask = StartSession {
         mesh: Some("lab".into()),
         name: "more".into(),
         capabilities: None,
@@ -183,7 +186,7 @@ async fn what_was_written_in_the_moment_of_its_authors_end_fails() {
     let (mesh, author) = (lab(&node), started.session.key);
     let row = mesh.store().outbox_get(&mesh.id(), &id).await.unwrap().unwrap();
     assert_eq!(drain::unfit(&mesh, &row.meta), None, "it still speaks");
-    step(&mesh, author, id, StepTo::Delivered { at: NOW }).await;
+    step(&mesh, author, id, StepTo::Delivered { at: NOW, path: "relay".into() }).await;
     silent(&mesh, &author).await;
     assert_eq!(drain::unfit(&mesh, &row.meta).as_deref(), Some("session_ended"));
     node.close().await;
@@ -291,4 +294,103 @@ async fn waits_end_with_their_session() {
     assert_eq!(reading.await.unwrap().unwrap_err().code, "bad_session");
     assert_eq!(sending.await.unwrap().unwrap_err().code, "bad_session");
     node.close().await;
+}
+
+/// What the member has not listed, as it is listed now.
+async fn unread(node: &Node) -> Vec<InboxMessage> {
+    node.inbox(Inbox { unread: true, ..Inbox::default() }).await.unwrap()
+}
+
+fn texts(messages: &[InboxMessage]) -> Vec<&str> {
+    messages.iter().map(|m| m.message.as_str()).collect()
+}
+
+fn doing(status: Status) -> SetPresence {
+    SetPresence { mesh: Some("lab".into()), status: Some(status), ..SetPresence::default() }
+}
+
+#[tokio::test]
+async fn what_a_session_has_not_read_is_its_members_at_its_end() {
+    let mut world = World::new().await;
+    let node = world.node().await;
+    let started = session(&node, "agent", None).await;
+    let (agent, to) = (node.as_session(&started.token).unwrap(), started.session.key);
+    let reader = node.as_session(&session(&node, "reader", Some(&["inbox"])).await.token).unwrap();
+    world.receive(&node, (member(&node), Priority::Next, "for ana")).await;
+    world.receive(&node, (to, Priority::Next, "read")).await;
+    assert_eq!(agent.inbox(Inbox::default()).await.unwrap().len(), 2);
+    world.receive(&node, (to, Priority::Next, "unread")).await;
+    agent.set_presence(doing(Status::Dnd)).await.unwrap();
+    world.receive(&node, (to, Priority::Next, "held back")).await;
+    let before = unread(&node).await;
+    assert_eq!(texts(&before), ["for ana"], "the rest is the session's");
+    // Who follows goes on after the last place that was listed.
+    let after = before.last().map(|m| m.order);
+    let follower = node.clone();
+    let follow = Inbox { after, wait_ms: Some(600_000), peek: true, ..Inbox::default() };
+    let follow = tokio::spawn(async move { follower.inbox(follow).await });
+    let (mut events, viewers) = (node.events(), [agent.viewer(), reader.viewer()]);
+    end(&node).await;
+    let mut rows = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        let concerns = viewers.map(|viewer| event.concerns(&viewer));
+        if let Event::Message(row) = event {
+            rows.push((String::from_utf8(row.item.content).unwrap(), concerns));
+        }
+    }
+    let heard = [false, true];
+    assert_eq!(rows, [("unread".to_owned(), heard), ("held back".to_owned(), heard)]);
+    assert!(!follow.await.unwrap().unwrap().is_empty());
+    let got = unread(&node).await;
+    assert_eq!(texts(&got), ["unread", "held back"]);
+    assert!(got.iter().all(|m| m.to_session == Some(to) && m.session_ended), "{got:?}");
+    assert!(unread(&node).await.is_empty(), "once");
+    node.close().await;
+    assert!(unread_after_restart(&world).await.is_empty());
+}
+
+async fn unread_after_restart(world: &World) -> Vec<InboxMessage> {
+    let node = world.node().await;
+    let got = unread(&node).await;
+    node.close().await;
+    got
+}
+
+#[tokio::test]
+async fn what_a_session_leaves_waits_for_its_members_status_even_over_a_restart() {
+    let mut world = World::new().await;
+    let node = world.node().await;
+    let to = session(&node, "agent", None).await.session.key;
+    world.receive(&node, (to, Priority::Next, "unread")).await;
+    node.set_presence(doing(Status::Dnd)).await.unwrap();
+    end(&node).await;
+    assert!(unread(&node).await.is_empty());
+    node.close().await;
+    let node = world.node().await;
+    assert!(unread(&node).await.is_empty());
+    let mut events = node.events();
+    node.set_presence(doing(Status::Idle)).await.unwrap();
+    assert_eq!(surfaced(&mut events, 1).await, ["unread"]);
+    assert_eq!(texts(&unread(&node).await), ["unread"]);
+    node.close().await;
+}
+
+#[tokio::test]
+async fn what_a_session_leaves_that_ends_between_two_runs_is_its_members() {
+    let mut world = World::new().await;
+    let node = world.node().await;
+    let sleep = tokio::process::Command::new("sleep").arg("60").kill_on_drop(true).spawn();
+    let mut child = sleep.unwrap();
+    let ask = StartSession {
+        mesh: Some("lab".into()),
+        name: "agent".into(),
+        capabilities: None,
+        pid: child.id().unwrap(),
+    };
+    let to = node.start_session(ask).await.unwrap().session.key;
+    world.receive(&node, (to, Priority::Next, "unread")).await;
+    node.close().await;
+    child.kill().await.unwrap();
+    assert_eq!(texts(&unread_after_restart(&world).await), ["unread"]);
+    assert!(unread_after_restart(&world).await.is_empty(), "once");
 }

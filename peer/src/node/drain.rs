@@ -13,13 +13,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use meshwire_signaling::frame::{code, feature};
 use meshwire_signaling::{EnvelopeId, PublicKey, Target};
 use meshwire_transport::fault;
-use meshwire_transport::link::{Handed, LinkError, MessageLink as _, PathKind};
+use meshwire_transport::link::{Handed, LinkError, MessageLink as _};
 use meshwire_transport::net::jitter;
 use tokio::time::Duration;
 
 use super::events::Event;
 use super::groups::without;
 use super::mesh::Mesh;
+use super::paths::Carrier;
 use super::seal::to_send;
 use super::sessions::SESSION_ENDED;
 use super::{outbox, regroup};
@@ -29,6 +30,10 @@ use crate::store::{OutboxMeta, OutboxRow, Step, StepTo, Stepped, StoreError};
 
 /// Rows on the link whose tickets are open.
 const WINDOW: usize = 256;
+/// The relay's word in API and command line.
+pub(super) const RELAY: &str = "relay";
+/// A direct path's.
+pub(super) const DIRECT: &str = "direct";
 /// How long to wait after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -43,6 +48,8 @@ struct Outcome {
 enum End {
     /// The link's answer.
     Link(Result<Handed, LinkError>),
+    /// A direct path's answer.
+    Direct(Result<Handed, LinkError>),
     /// It can never go, in words: the broker cannot carry such mail, or its author has ended.
     Unfit(String),
     /// The store failed; in words.
@@ -57,12 +64,16 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut generation = 0;
     loop {
         let current = mesh.generation.load(Ordering::Acquire);
-        let may_send =
-            mesh.is_up() && mesh.link.is_up() && (open.is_empty() || generation == current);
+        let relay = mesh.is_up() && mesh.link.is_up();
+        // Without the broker, what has a direct path goes.
+        let only = if relay { None } else { Some(mesh.paths.reachable()) };
+        let may_send = only.as_ref().is_none_or(|only| !only.is_empty())
+            && (open.is_empty() || generation == current);
         let mut next = None;
         if may_send {
             generation = current;
-            match take(&mesh, WINDOW - open.len().min(WINDOW)).await {
+            let only = only.as_deref();
+            match take(&mesh, WINDOW - open.len().min(WINDOW), only).await {
                 Ok(rows) => {
                     let full = rows.len() + open.len() >= WINDOW;
                     if !rows.is_empty() {
@@ -72,7 +83,7 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
                         let handed = hand(&mesh, row).await;
                         open.push(handed);
                     }
-                    next = if full { None } else { until_due(&mesh).await };
+                    next = if full { None } else { until_due(&mesh, only).await };
                 }
                 Err(e) => {
                     tracing::error!(error = %e, "the outbox cannot be read");
@@ -87,6 +98,7 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
             }
         };
         tokio::select! {
+            biased;
             Some(outcome) = open.next() => {
                 let mut outcomes = vec![outcome];
                 while let Some(Some(more)) = open.next().now_or_never() {
@@ -100,16 +112,21 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     }
 }
 
-async fn take(mesh: &Mesh, room: usize) -> Result<Vec<OutboxRow>, StoreError> {
+async fn take(
+    mesh: &Mesh,
+    room: usize,
+    only: Option<&[PublicKey]>,
+) -> Result<Vec<OutboxRow>, StoreError> {
     if room == 0 {
         return Ok(Vec::new());
     }
-    mesh.store().due(&mesh.id(), mesh.now(), u32::try_from(room).unwrap_or(u32::MAX)).await
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
+    mesh.store().due(&mesh.id(), mesh.now(), room, only).await
 }
 
 /// How long until the next row is due, if one waits.
-async fn until_due(mesh: &Mesh) -> Option<Duration> {
-    match mesh.store().next_due(&mesh.id(), mesh.now()).await {
+async fn until_due(mesh: &Mesh, only: Option<&[PublicKey]>) -> Option<Duration> {
+    match mesh.store().next_due(&mesh.id(), mesh.now(), only).await {
         Ok(at) => at.map(|at| Duration::from_millis(at.saturating_sub(mesh.now()).max(1))),
         Err(_) => Some(RETRY),
     }
@@ -122,13 +139,26 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
         return async move { Outcome { id, author, attempts, end: End::Unfit(unfit) } }.boxed();
     }
     let kept = needs_care(&row.meta).then(|| row.clone());
-    let ticket = mesh.link.send(to_send(row.envelope, &author)).await;
+    let carrier = mesh.carrier(&row.meta);
+    let peer = row.meta.member.unwrap_or(row.meta.recipient);
+    let ticket = match &carrier {
+        Carrier::Direct(link) => link.send(row.envelope).await,
+        Carrier::Relay => mesh.link.send(to_send(row.envelope, &author)).await,
+        Carrier::None => Err(LinkError::Down),
+    };
+    let direct = matches!(carrier, Carrier::Direct(_));
     let mesh = mesh.clone();
     async move {
         let result = match ticket {
             Ok(ticket) => ticket.await,
             Err(e) => Err(e),
         };
+        if direct {
+            if result.is_ok() {
+                mesh.paths.sent(&peer, (author, id));
+            }
+            return Outcome { id, author, attempts, end: End::Direct(result) };
+        }
         let end = match (result, kept) {
             (Err(e @ LinkError::RecipientsChanged { .. }), Some(row)) => {
                 End::Link(regroup::follow(&mesh, row, e).await)
@@ -186,7 +216,7 @@ fn steps(mesh: &Mesh, outcome: Outcome) -> Vec<Authored> {
         End::Later(reason) => vec![to(again(mesh, attempts, None, reason))],
         // Even `delivered` counts only with the recipient's receipt, which the broker keeps for us.
         End::Link(Ok(handed)) => {
-            let path = path_word(mesh.link.kind()).to_owned();
+            let path = RELAY.to_owned();
             let full = handed.full.into_iter().map(|key| StepTo::Recipient {
                 key,
                 to: RecipientState::Failed,
@@ -195,7 +225,10 @@ fn steps(mesh: &Mesh, outcome: Outcome) -> Vec<Authored> {
             });
             [StepTo::Relayed { at: now, path }].into_iter().chain(full).map(to).collect()
         }
-        End::Link(Err(error)) => vec![to(refused(mesh, attempts, &error))],
+        End::Direct(Ok(_)) => vec![to(StepTo::Sent { at: now, path: DIRECT.to_owned() })],
+        End::Direct(Err(error)) | End::Link(Err(error)) => {
+            vec![to(refused(mesh, attempts, &error))]
+        }
     }
 }
 
@@ -214,14 +247,6 @@ fn again(mesh: &Mesh, attempts: u32, after_ms: Option<u64>, reason: String) -> S
     let random = jitter(mesh.services.net.as_ref(), u64::MAX);
     let delay = retry_delay_ms(attempts, after_ms, random);
     StepTo::Retry { next_attempt_at: mesh.now().saturating_add(delay), reason }
-}
-
-/// A path's word in API and command line.
-fn path_word(kind: PathKind) -> &'static str {
-    match kind {
-        PathKind::Memory => "memory",
-        _ => "relay",
-    }
 }
 
 /// A step of a message, with our identity that wrote it.

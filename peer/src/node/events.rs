@@ -3,8 +3,11 @@
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::{EnvelopeId, MeshId, PublicKey};
 
+use meshwire_transport::direct::Reach;
+
 use super::identity::Viewer;
 use crate::core::outbox::OutboxState;
+use crate::path::Cause;
 use crate::store::InboxRow;
 
 /// Something that happened.
@@ -55,6 +58,17 @@ pub enum Event {
         /// The member.
         member: PublicKey,
     },
+    /// A direct path to a member came up, or went down.
+    Path {
+        /// The mesh.
+        mesh: MeshId,
+        /// The member.
+        peer: PublicKey,
+        /// Between which kinds of addresses it goes; none if it went down.
+        reach: Option<Reach>,
+        /// Why it went down.
+        cause: Option<Cause>,
+    },
     /// One of our own sessions started or ended.
     Session {
         /// The mesh.
@@ -98,10 +112,15 @@ impl Event {
         match self {
             Self::Message(row) => {
                 let to = row.item.recipient;
-                row.item.mesh == *mesh && (to == *key || (*inbox && to == *member))
+                // What an ended session left is the member's, and nothing new to that session.
+                let left = row.handed_on && to != *key;
+                let theirs = to == *key && !row.handed_on;
+                row.item.mesh == *mesh && (theirs || (*inbox && (left || to == *member)))
             }
             Self::Outbox { mesh: of, author, .. } => of == mesh && author == key,
-            Self::Link { mesh: of, .. } | Self::PeerChanged { mesh: of, .. } => of == mesh,
+            Self::Link { mesh: of, .. }
+            | Self::Path { mesh: of, .. }
+            | Self::PeerChanged { mesh: of, .. } => of == mesh,
             Self::Presence { mesh: of, key: who, .. } => of == mesh && who != key,
             Self::Session { mesh: of, key: who, .. } => of == mesh && who != key,
             Self::NameConflict { mesh: of, .. } => of == mesh,
@@ -125,6 +144,8 @@ pub enum Misbehaviour {
     FalseMember,
     /// A group statement that its member has not made.
     FalseGroup,
+    /// A step of a negotiation that its sender has not made, or not for this.
+    TamperedNegotiation,
 }
 
 impl Misbehaviour {
@@ -137,6 +158,7 @@ impl Misbehaviour {
             Self::ReusedId => "reused_id",
             Self::FalseMember => "false_member",
             Self::FalseGroup => "false_group",
+            Self::TamperedNegotiation => "tampered_negotiation",
         }
     }
 }

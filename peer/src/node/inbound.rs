@@ -9,12 +9,12 @@ use meshwire_signaling::frame::code;
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
 use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, UnixMillis};
 use meshwire_transport::fault;
-use meshwire_transport::link::{Answer, Inbound, LinkEvent, MessageLink as _};
+use meshwire_transport::link::{Answer, Inbound, LinkEvent, MessageLink};
 use tokio::sync::mpsc;
 
 use super::events::{Event, Misbehaviour};
 use super::mesh::Mesh;
-use super::{drain, outbox, roster, sessions};
+use super::{drain, outbox, paths, roster, sessions};
 use crate::core::gate::Arrival;
 use crate::core::group::RecipientState;
 use crate::core::inbox::{Answerer, Desk, Item, Known, Verdict, receive};
@@ -23,6 +23,35 @@ use crate::store::{Arrived, OutboxRow, Step, StepTo, Stepped, StoreError};
 
 /// Envelopes stored together: the broker's window.
 const BATCH: usize = 64;
+
+/// What brought something, and takes what is answered.
+pub(super) enum Source<'a> {
+    /// The broker.
+    Relay,
+    /// A direct path.
+    Direct {
+        /// The member at its other end: nobody else's mail comes over it.
+        peer: PublicKey,
+        /// The path.
+        link: &'a dyn MessageLink,
+    },
+}
+
+impl Source<'_> {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Relay => drain::RELAY,
+            Self::Direct { .. } => drain::DIRECT,
+        }
+    }
+
+    fn link<'a>(&'a self, mesh: &'a Mesh) -> &'a dyn MessageLink {
+        match self {
+            Self::Relay => mesh.link.as_ref(),
+            Self::Direct { link, .. } => *link,
+        }
+    }
+}
 
 /// Runs until the link has ended.
 pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) {
@@ -36,7 +65,7 @@ pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) 
                 LinkEvent::Receipt { from, id, receipt } => receipts.push((from, id, receipt)),
                 LinkEvent::Drained => {
                     // What came before it is stored before anybody hears that nothing waits.
-                    accept(&mesh, std::mem::take(&mut envelopes)).await;
+                    accept(&mesh, &Source::Relay, std::mem::take(&mut envelopes)).await;
                     mesh.note_drained();
                 }
                 LinkEvent::Up(ack) => mesh.went_up(ack.as_deref()),
@@ -56,17 +85,18 @@ pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) 
                         mesh.services.tell(Event::PeerChanged { mesh: mesh.id(), member });
                     }
                 }
+                LinkEvent::P2p(frame) => paths::hear(&mesh, *frame).await,
                 LinkEvent::Resync => mesh.refresh.notify_one(),
                 _ => {}
             }
         }
-        accept(&mesh, envelopes).await;
-        confirm(&mesh, receipts).await;
+        accept(&mesh, &Source::Relay, envelopes).await;
+        confirm(&mesh, &Source::Relay, receipts).await;
     }
 }
 
 /// Judges, stores and answers envelopes.
-async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
+pub(super) async fn accept(mesh: &Arc<Mesh>, source: &Source<'_>, envelopes: Vec<Inbound>) {
     let mut items: Vec<(Item, UnixMillis)> = Vec::new();
     let mut answerers: Vec<Answerer> = Vec::new();
     for inbound in envelopes {
@@ -75,6 +105,13 @@ async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
             Some(header) => known(mesh, &inbound.envelope, &header.from.key).await,
             None => None,
         };
+        if let Source::Direct { peer, .. } = source
+            && known.as_ref().is_none_or(|k| k.key != *peer)
+        {
+            let text = format!("{} sent mail of somebody else over its path", peer.short());
+            mesh.misbehaved(Misbehaviour::TamperedEnvelope, &text);
+            continue;
+        }
         let target = header.and_then(|h| h.target.key());
         let keys = mesh.keys();
         // Looked up after the keys: a session that ends now is in one of the two.
@@ -88,7 +125,7 @@ async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
             items.push((accepted.item, accepted.keep_until));
             answerers.push(accepted.answer);
         } else {
-            decline(mesh, inbound, verdict).await;
+            decline(mesh, source, inbound, verdict).await;
         }
     }
     if items.is_empty() {
@@ -118,7 +155,7 @@ async fn accept(mesh: &Arc<Mesh>, envelopes: Vec<Inbound>) {
                 answerer.refused(reason::CONFLICT)
             }
         };
-        answer(mesh, Answer::Final { from: item.author, id: item.id, receipt }).await;
+        answer(mesh, source, Answer::Final { from: item.author, id: item.id, receipt }).await;
     }
     mesh.services.surfacer.offer(arrived).await;
 }
@@ -134,7 +171,7 @@ async fn known(mesh: &Mesh, envelope: &Envelope, author: &PublicKey) -> Option<K
 }
 
 /// Answers what is not for the inbox.
-async fn decline(mesh: &Arc<Mesh>, inbound: Inbound, verdict: Verdict) {
+async fn decline(mesh: &Arc<Mesh>, source: &Source<'_>, inbound: Inbound, verdict: Verdict) {
     let by = inbound.to;
     match verdict {
         Verdict::Accept(_) => {}
@@ -150,6 +187,7 @@ async fn decline(mesh: &Arc<Mesh>, inbound: Inbound, verdict: Verdict) {
             let (from, id) = (r.author, r.id);
             answer(
                 mesh,
+                source,
                 match r.receipt {
                     Some(receipt) => Answer::Final { from, id, receipt },
                     None => Answer::Refused { from, id, by, reason: r.reason.to_owned() },
@@ -164,21 +202,21 @@ async fn decline(mesh: &Arc<Mesh>, inbound: Inbound, verdict: Verdict) {
                 Ok(_) => a.refused(reason::EXPIRED),
                 Err(_) => return,
             };
-            answer(mesh, Answer::Final { from: a.author, id: a.id, receipt }).await;
+            answer(mesh, source, Answer::Final { from: a.author, id: a.id, receipt }).await;
         }
         Verdict::Gone { session, answer: a } => {
             if let Some(said) = for_ended(mesh, session, a).await {
-                answer(mesh, said).await;
+                answer(mesh, source, said).await;
             }
         }
         Verdict::NeedChain(a) => {
             mesh.refresh.notify_one();
             let reason = "unknown author".to_owned();
-            answer(mesh, Answer::Later { from: a.author, id: a.id, by, reason }).await;
+            answer(mesh, source, Answer::Later { from: a.author, id: a.id, by, reason }).await;
         }
         Verdict::Later { author, id } => {
             let reason = "its time lies ahead of our clock".to_owned();
-            answer(mesh, Answer::Later { from: author, id, by, reason }).await;
+            answer(mesh, source, Answer::Later { from: author, id, by, reason }).await;
         }
         Verdict::Discard { detail } => {
             mesh.misbehaved(Misbehaviour::TamperedEnvelope, &detail);
@@ -211,8 +249,8 @@ pub(super) async fn for_ended(mesh: &Mesh, session: PublicKey, a: Answerer) -> O
     }
 }
 
-async fn answer(mesh: &Mesh, answer: Answer) {
-    if let Err(e) = mesh.link.answer(answer).await {
+async fn answer(mesh: &Mesh, source: &Source<'_>, answer: Answer) {
+    if let Err(e) = source.link(mesh).answer(answer).await {
         // It will come again, and is a duplicate then.
         tracing::debug!(error = %e, "an answer did not leave");
     }
@@ -229,11 +267,15 @@ enum Noted {
 }
 
 /// Notes receipts that hold, and lets the broker forget them.
-pub(super) async fn confirm(mesh: &Arc<Mesh>, receipts: Vec<(PublicKey, EnvelopeId, Receipt)>) {
+pub(super) async fn confirm(
+    mesh: &Arc<Mesh>,
+    source: &Source<'_>,
+    receipts: Vec<(PublicKey, EnvelopeId, Receipt)>,
+) {
     let mut steps = Vec::new();
     let mut noted = Vec::new();
     for (from, id, receipt) in receipts {
-        let to = match judge(mesh, &from, &id, &receipt).await {
+        let to = match judge(mesh, source, &from, &id, &receipt).await {
             Ok(Noted::Steps(to)) => to,
             Ok(Noted::Gone(row)) => match outbox::redirect(mesh, &row).await {
                 Ok(true) => Vec::new(),
@@ -275,13 +317,18 @@ pub(super) async fn confirm(mesh: &Arc<Mesh>, receipts: Vec<(PublicKey, Envelope
     }
     for (from, id, by) in noted {
         // A lost confirmation brings the receipt once more.
-        let _ = mesh.link.confirm(from, id, by).await;
+        let _ = source.link(mesh).confirm(from, id, by).await;
+        match source {
+            Source::Relay => mesh.paths.acked(&by, &(from, id), false),
+            Source::Direct { peer, .. } => mesh.paths.acked(peer, &(from, id), true),
+        }
     }
 }
 
 /// Checks a receipt against the message that it is for.
 async fn judge(
     mesh: &Mesh,
+    source: &Source<'_>,
     from: &PublicKey,
     id: &EnvelopeId,
     receipt: &Receipt,
@@ -328,7 +375,7 @@ async fn judge(
     }
     let reason = reason.unwrap_or_else(|| "refused".to_owned());
     Ok(Noted::Steps(vec![match state {
-        OutboxState::Delivered => StepTo::Delivered { at },
+        OutboxState::Delivered => StepTo::Delivered { at, path: source.word().to_owned() },
         OutboxState::Expired => StepTo::Expired { reason },
         _ => StepTo::Failed { reason },
     }]))

@@ -123,6 +123,7 @@ impl Node {
             from_key: item.member,
             from_session: Some(item.author).filter(|key| *key != item.member),
             to_session: own.and_then(|own| Some(item.recipient).filter(|key| *key != own)),
+            session_ended: row.handed_on,
             group: match item.target {
                 Target::Group { name } => Some(name),
                 _ => None,

@@ -13,18 +13,21 @@ use meshwire_signaling::{Hash, InstanceId, MeshId, PublicKey, SecretKey, UnixMil
 use meshwire_transport::link::{LinkEvent, MessageLink as _};
 use meshwire_transport::net::random;
 use meshwire_transport::relay::{CounterError, HelloCounter, RelayConfig, RelayLink};
+use meshwire_transport::url::BaseUrl;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::events::{Event, Misbehaviour};
 use super::find::Fresh;
 use super::identity::Identity;
+use super::paths::Paths;
 use super::presence::Own;
 use super::sessions::Sessions;
 use super::views::{PeerView, Views};
-use super::{AGENT, Services};
+use super::{AGENT, DirectPaths, Services};
 use crate::api::{ApiError, ErrorKind, MeshInfo};
 use crate::core::inbox::{Keys, Known};
 use crate::core::outbox::OutboxState;
+use crate::path::PathMode;
 use crate::store::{MeshRow, OutboxFilter, PeerStore};
 
 /// Pairs kept per half of the cache: enough for the peers that one node talks to in an hour.
@@ -53,6 +56,8 @@ pub(crate) struct Mesh {
     /// What our identities say of themselves.
     pub(crate) own: Own,
     pub(crate) link: Arc<RelayLink>,
+    /// The direct paths.
+    pub(super) paths: Paths,
     /// Wakes the drain.
     pub(crate) wake: Notify,
     /// Wakes the roster's refresh.
@@ -112,13 +117,15 @@ impl Mesh {
             broker: row.broker_key,
             identity: key,
             encoding: Encoding::MsgPack,
-            features: features(),
+            features: features(&services.direct),
             requires: vec![feature::DEDUPE.to_owned(), feature::RECEIPTS.to_owned()],
             agent: AGENT.to_owned(),
             counter: Arc::new(Counter(services.clone(), row.mesh)),
         };
         let (link, events) = RelayLink::open(services.net.clone(), config);
+        let paths = Paths::new(services.direct.adapter.clone(), services.direct.mode);
         let mesh = Self {
+            paths,
             services,
             sessions: Sessions::new(row.mesh, pairs.clone()),
             own: Own::default(),
@@ -215,6 +222,16 @@ impl Mesh {
             LinkState::Up { .. } => ("up".to_owned(), None),
             LinkState::Down { reason, .. } => ("down".to_owned(), Some(reason.clone())),
         }
+    }
+
+    /// Changes with every coming and going of the link.
+    pub(super) fn watch_link(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    /// Whether we reach the broker over loopback.
+    pub(super) fn over_loopback(&self) -> bool {
+        self.row.broker_url.parse::<BaseUrl>().is_ok_and(|base| base.is_loopback())
     }
 
     /// Waits until the link is up with nothing waiting at the broker (true), or known to be down.
@@ -381,11 +398,14 @@ impl Mesh {
         {
             tracing::debug!(mesh = %self.id().short(), error = %e, "left without a word");
         }
+        self.paths.close().await;
         self.link.close().await;
     }
 }
 
 /// What this node can.
-fn features() -> Features {
-    [feature::GATE, feature::GROUPS].map(|f| (f.to_owned(), BTreeMap::new())).into()
+fn features(direct: &DirectPaths) -> Features {
+    let p2p = direct.adapter.is_some() && direct.mode != PathMode::RelayOnly;
+    let all = [feature::GATE, feature::GROUPS].into_iter().chain(p2p.then_some(feature::P2P));
+    all.map(|f| (f.to_owned(), BTreeMap::new())).collect()
 }

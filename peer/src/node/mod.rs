@@ -25,6 +25,7 @@ mod join;
 mod mail_tests;
 mod mesh;
 mod outbox;
+mod paths;
 mod peers;
 mod ping;
 mod presence;
@@ -47,6 +48,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use meshwire_signaling::MeshId;
+use meshwire_transport::direct::Adapter;
 use meshwire_transport::net::{Net, OsNet};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -61,6 +63,7 @@ use crate::api::{ApiError, Done, ErrorKind, MeshStatus, Status};
 use crate::core::outbox::OutboxState;
 use crate::home::{Home, Lock};
 use crate::keyring::Keyring;
+use crate::path::PathMode;
 use crate::store::{
     InboxFilter, MAX_INBOX_LIST, MAX_OUTBOX_LIST, MeshRow, OutboxFilter, PeerStore, SqliteStore,
     StoreError,
@@ -88,6 +91,16 @@ pub(crate) struct Services {
     pub(crate) keyring: Keyring,
     pub(crate) surfacer: Arc<Surfacer>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) direct: DirectPaths,
+}
+
+/// How a node makes direct paths.
+#[derive(Clone, Debug, Default)]
+pub struct DirectPaths {
+    /// The technique; without one everything goes over the relay.
+    pub adapter: Option<Arc<dyn Adapter>>,
+    /// What the owner allows.
+    pub mode: PathMode,
 }
 
 impl Services {
@@ -105,6 +118,21 @@ struct Inner {
     tasks: Mutex<JoinSet<()>>,
     background: AtomicBool,
     lock: Mutex<Option<Lock>>,
+}
+
+/// What outlives a node that keeps nothing on disk: keys and store. Of those that share one, one may
+/// run at a time. Clones are the same home.
+#[derive(Clone, Debug)]
+pub struct MemoryHome {
+    keys: crate::keyring::Memory,
+    store: Arc<dyn PeerStore>,
+}
+
+impl Default for MemoryHome {
+    fn default() -> Self {
+        let store = Arc::new(crate::store::MemoryStore::new());
+        Self { keys: crate::keyring::Memory::default(), store }
+    }
 }
 
 /// A node as its owner, or one of its sessions, sees it; cheap to clone. See the module's
@@ -127,17 +155,37 @@ impl Node {
             ApiError::new(ErrorKind::Io, "home_busy", text)
         };
         let lock = home.try_lock()?.ok_or_else(busy)?;
-        Self::open(Arc::new(OsNet), &home, lock).await
+        Self::open(Arc::new(OsNet), &home, lock, DirectPaths::default()).await
     }
 
     /// The node of a home that this process has locked. Connects in the background.
     ///
     /// # Errors
     /// [`ApiError`] where the home's files are damaged.
-    pub async fn open(net: Arc<dyn Net>, home: &Home, lock: Lock) -> Result<Self, ApiError> {
+    pub async fn open(
+        net: Arc<dyn Net>,
+        home: &Home,
+        lock: Lock,
+        direct: DirectPaths,
+    ) -> Result<Self, ApiError> {
         let keyring = Keyring::open(home.keys())?;
         let store = SqliteStore::open(&home.database()).await.map_err(store_error)?;
-        Self::assemble(net, keyring, Arc::new(store), Some(lock)).await
+        Self::assemble(net, keyring, Arc::new(store), Some(lock), direct).await
+    }
+
+    /// The node of a home without any file. Connects in the background.
+    ///
+    /// # Errors
+    /// [`ApiError`] where the home's parts do not fit together.
+    pub async fn in_memory(
+        net: Arc<dyn Net>,
+        home: &MemoryHome,
+        direct: DirectPaths,
+    ) -> Result<Self, ApiError> {
+        let keyring = Keyring::Memory(home.keys.clone());
+        let node = Self::assemble(net, keyring, home.store.clone(), None, direct).await?;
+        node.inner.background.store(true, Ordering::Relaxed);
+        Ok(node)
     }
 
     async fn assemble(
@@ -145,11 +193,12 @@ impl Node {
         keyring: Keyring,
         store: Arc<dyn PeerStore>,
         lock: Option<Lock>,
+        direct: DirectPaths,
     ) -> Result<Self, ApiError> {
         let (events, _) = broadcast::channel(EVENTS);
         let (surfacer, held) =
             Surfacer::restore(net.clone(), store.clone(), events.clone()).await?;
-        let services = Arc::new(Services { net, store, keyring, surfacer, events });
+        let services = Arc::new(Services { net, store, keyring, surfacer, events, direct });
         let inner = Inner {
             services: services.clone(),
             meshes: RwLock::default(),
@@ -180,6 +229,7 @@ impl Node {
         }
         // What a crash left behind goes out again (inventory appendix 7, defect 11).
         services.store.reset_inflight(&row.mesh).await.map_err(store_error)?;
+        services.store.unsend(&row.mesh, None).await.map_err(store_error)?;
         let (mesh, events) = Mesh::open(services.clone(), row, key)?;
         presence::restore(&mesh, &mesh.row.self_key).await.map_err(store_error)?;
         sessions::restore(&mesh).await?;
@@ -190,6 +240,7 @@ impl Node {
             .insert(mesh.id(), mesh.clone());
         self.spawn(inbound::run(mesh.clone(), events));
         self.spawn(drain::run(mesh.clone()));
+        self.spawn(paths::run(mesh.clone()));
         self.spawn(roster::run(mesh.clone()));
         self.spawn(presence::run(mesh.clone()));
         self.spawn(sessions::keep(mesh.clone()));
@@ -284,6 +335,7 @@ async fn mesh_status(node: &Node, mesh: &Mesh) -> Result<MeshStatus, StoreError>
             mesh: Some(mesh.id()),
             states: states.to_vec(),
             author,
+            without_pings: true,
             limit: MAX_OUTBOX_LIST,
             ..OutboxFilter::default()
         };
@@ -315,6 +367,7 @@ async fn maintain(services: Arc<Services>) {
     let mut prune = tokio::time::interval(PRUNE_EVERY);
     loop {
         let done = tokio::select! {
+            biased;
             _ = expire.tick() => expire_once(&services).await,
             _ = prune.tick() => {
                 services.store.prune(services.net.unix_ms()).await.map(drop)

@@ -49,6 +49,7 @@ impl Node {
             states: ask.state.map(states).unwrap_or_default(),
             recipient: None,
             author,
+            without_pings: !ask.all,
             limit: ask.limit.unwrap_or(DEFAULT).min(MAX_OUTBOX_LIST),
         };
         let rows = self.services().store.outbox_list(&filter).await.map_err(store_error)?;

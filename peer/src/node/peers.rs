@@ -34,6 +34,14 @@ impl Node {
         for mesh in meshes {
             out.extend(peers_of(&mesh, ask.all).await.map_err(store_error)?);
         }
+        if let Some(own) = self.session() {
+            let under = |p: &&mut Peer| matches!(p.kind, PeerKind::Session | PeerKind::Service);
+            // Its own mesh is all that a session may ask about.
+            for peer in out.iter_mut().filter(under).filter(|p| p.member == own.member) {
+                peer.this_session = peer.key == own.key();
+                peer.sibling = !peer.this_session;
+            }
+        }
         Ok(out)
     }
 
@@ -120,6 +128,8 @@ fn member_row(mesh: &Mesh, row: &MemberRow, view: Option<&PeerView>) -> Peer {
         online: view.map(|v| v.online || this_node),
         since: view.and_then(|v| v.since),
         this_node,
+        this_session: false,
+        sibling: false,
         name_pinned_to: None,
     }
 }

@@ -86,6 +86,7 @@ impl Node {
             created_at: sent_at,
             expires_at: letter.expires_at,
             idempotency: None,
+            ping: true,
         };
         let id = letter.id;
         let mut events = self.events();

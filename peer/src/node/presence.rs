@@ -263,6 +263,7 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
             }
         };
         tokio::select! {
+            biased;
             () = mesh.own.changed.notified() => {}
             () = due => {}
         }

@@ -8,7 +8,6 @@ use meshwire_signaling::codec::to_msgpack;
 use meshwire_signaling::frame::{
     About, Attendance, PeerInfo, Presence, PresenceEvent, PresenceInfo,
 };
-use meshwire_signaling::id::check_name;
 use meshwire_signaling::invite::{Chain, Member};
 use meshwire_signaling::sign::Signed;
 use meshwire_signaling::{Hash, PublicKey};
@@ -17,7 +16,7 @@ use tokio::time::Duration;
 use super::events::{Event, Misbehaviour};
 use super::groups;
 use super::mesh::Mesh;
-use super::views::{PeerView, SessionView};
+use super::views::{PeerView, SessionView, Word};
 use crate::core::inbox::Known;
 use crate::store::{NewMember, PinOutcome};
 
@@ -95,15 +94,16 @@ fn fair(about: About) -> About {
 
 /// An identity that is there; none if its member's word for it does not hold.
 fn view(mesh: &Mesh, member: &PublicKey, p: PresenceInfo) -> Option<SessionView> {
-    let (name, capabilities) = if p.kind == IdentityKind::Member {
+    let (name, capabilities, word) = if p.kind == IdentityKind::Member {
         if p.key != *member {
             mesh.misbehaved(Misbehaviour::FalseMember, "a member's connection under another key");
             return None;
         }
-        (String::new(), Capabilities::All)
+        (String::new(), Capabilities::All, None)
     } else {
-        let a = vouched(mesh, member, &p.key, p.kind, p.attestation.as_ref())?;
-        (a.name, a.capabilities)
+        let word = vouched(mesh, member, &p.key, p.kind, p.attestation.as_ref())?;
+        let a = &word.attestation;
+        (a.name.clone(), a.capabilities.clone(), Some(word))
     };
     Some(SessionView {
         key: p.key,
@@ -113,22 +113,29 @@ fn view(mesh: &Mesh, member: &PublicKey, p: PresenceInfo) -> Option<SessionView>
         attendance: p.attendance,
         since: p.since,
         about: fair(p.about),
+        word,
     })
 }
 
-/// The member's word for a session or service, if it holds now.
+/// The member's word for a session or service, if it holds now. One that was verified before is not
+/// verified again: whatever a member says, all its sessions' words come along.
 fn vouched(
     mesh: &Mesh,
     member: &PublicKey,
     key: &PublicKey,
     kind: IdentityKind,
     signed: Option<&Signed>,
-) -> Option<Attestation> {
+) -> Option<Arc<Word>> {
+    let now = mesh.now();
+    let known = mesh.views().word(member, key);
+    if let Some(known) = known.filter(|k| signed == Some(&k.signed) && k.holds(kind, now)) {
+        return Some(known);
+    }
     let judged = match signed {
         None => Err("no attestation".to_owned()),
-        Some(signed) => match Attestation::verify(signed, &mesh.id(), member, mesh.now()) {
+        Some(signed) => match Attestation::verify(signed, &mesh.id(), member, now) {
             Ok(a) if a.key != *key || a.kind != kind => Err("for another identity".to_owned()),
-            Ok(a) => check_name(&a.name).map(|()| a).map_err(|e| e.to_string()),
+            Ok(attestation) => Ok(Arc::new(Word { signed: signed.clone(), attestation })),
             // Time goes on, and clocks differ: nobody's fault.
             Err(AttestationError::Expired) => return None,
             Err(e) => Err(e.to_string()),
@@ -159,14 +166,15 @@ pub(super) async fn present(mesh: &Arc<Mesh>, p: Presence) {
         let session = (p.event == PresenceEvent::Joined)
             .then(|| vouched(mesh, &p.member, &p.key, p.kind, p.attestation.as_ref()))
             .flatten();
-        let session = session.map(|a| SessionView {
+        let session = session.map(|word| SessionView {
             key: p.key,
             kind: p.kind,
-            name: a.name,
-            capabilities: a.capabilities,
+            name: word.attestation.name.clone(),
+            capabilities: word.attestation.capabilities.clone(),
             attendance: Attendance::Online,
             since: p.at,
             about: About::default(),
+            word: Some(word),
         });
         let online = session.is_some();
         mesh.views().change(p.member, |view| {
@@ -249,4 +257,65 @@ pub(super) async fn admit(mesh: &Arc<Mesh>, member: Member, chain: Chain) {
         }
     }
     mesh.remember(Known { key: member.key, name: member.name, fingerprint });
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Duration, advance};
+
+    use super::super::testing::{NOW, World, key, lab, member};
+    use super::*;
+
+    fn session(mesh: &Mesh, member: PublicKey, at: u64) -> PresenceInfo {
+        let attestation = Attestation {
+            mesh: mesh.id(),
+            member,
+            key: key(60).public(),
+            kind: IdentityKind::Session,
+            name: "agent".into(),
+            capabilities: Capabilities::All,
+            issued_at: at,
+            expires_at: at + 60_000,
+        };
+        PresenceInfo {
+            key: attestation.key,
+            kind: attestation.kind,
+            attendance: Attendance::Online,
+            since: NOW,
+            about: About::default(),
+            attestation: Some(attestation.sign(&key(1))),
+            features: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_members_word_is_verified_once_and_believed_as_long_as_it_holds() {
+        let world = World::new().await;
+        let node = world.node().await;
+        let (mesh, member) = (lab(&node), member(&node));
+        let first = session(&mesh, member, NOW);
+        let changed = async |presence: &PresenceInfo| {
+            let mut peer = PeerInfo::new(mesh.row.chain.clone());
+            peer.presences = vec![presence.clone()];
+            note(&mesh, peer).await.unwrap();
+            mesh.views().word(&member, &presence.key)
+        };
+        let known = changed(&first).await.unwrap();
+        assert!(Arc::ptr_eq(&known, &changed(&first).await.unwrap()), "not verified again");
+        let mut service = first.clone();
+        service.kind = IdentityKind::Service;
+        assert!(changed(&service).await.is_none(), "it vouches for a session");
+        assert!(changed(&first).await.is_some());
+        let mut forged = first.clone();
+        if let Some(signed) = &mut forged.attestation {
+            signed.sig.0[0] ^= 1;
+        }
+        assert!(changed(&forged).await.is_none());
+        assert!(changed(&first).await.is_some());
+        advance(Duration::from_secs(61)).await;
+        assert!(changed(&first).await.is_none(), "it is over");
+        let fresh = changed(&session(&mesh, member, mesh.now())).await.unwrap();
+        assert_eq!(fresh.attestation.issued_at, mesh.now());
+        node.close().await;
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use meshwire_transport::net::Net;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Node;
+use super::{DirectPaths, Node};
 use crate::api::{ApiError, Done, ErrorKind, Status};
 use crate::home::{Home, io_error};
 use crate::local_api;
@@ -20,6 +20,7 @@ pub async fn run(
     net: Arc<dyn Net>,
     home: &Home,
     http: Option<local_api::Http>,
+    direct: DirectPaths,
     ready: impl FnOnce(&Status) + Send,
 ) -> Result<(), ApiError> {
     let busy = || {
@@ -27,7 +28,7 @@ pub async fn run(
         ApiError::new(ErrorKind::Exists, "home_busy", text)
     };
     let lock = home.try_lock()?.ok_or_else(busy)?;
-    let node = Node::open(net.clone(), home, lock).await?;
+    let node = Node::open(net.clone(), home, lock, direct).await?;
     node.inner.background.store(true, Ordering::Relaxed);
     let server = local_api::Server::bind(node.clone(), net, home, http).await?;
     let signals = |kind| signal(kind).map_err(|e| io_error(home.path(), &e));

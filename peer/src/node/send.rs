@@ -93,6 +93,7 @@ impl Node {
             idempotency: ask
                 .idempotency_key
                 .map(|key| Idempotency { key: self.scoped(key), fingerprint }),
+            ping: false,
         };
         let events = self.events();
         let ready = letter.prepare(mesh, &author, &new.recipients).await.map_err(|e| {

@@ -3,7 +3,8 @@
 //! ```text
 //! offer ──► order book (holes) ──► gate (the addressee's status) ──► store ──► Event::Message
 //!                                    ▲                 pings ──► swallowed, not gated
-//!                        set_status ─┘
+//!                        set_status ─┤
+//!        hand_on (an ended session's) ─┘
 //! ```
 //!
 //! One task, [`run`], does all of it. Callers leave word and wait: one that goes away in between
@@ -71,6 +72,18 @@ impl State {
             }
         }
     }
+
+    /// Lets `to` have what is for `from`: first what has been in its turn before.
+    fn hand_on(&mut self, from: &Addressee, to: Addressee, shown: Vec<Arrival>) {
+        for arrival in shown {
+            let (priority, row) = (arrival.waiting.counter.priority, arrival.waiting.row);
+            self.due.extend(self.gate.offer(to, priority, row));
+        }
+        self.due.extend(self.gate.hand_on(from, to));
+        for label in self.labels.values_mut().filter(|label| label.to == *from) {
+            label.to = to;
+        }
+    }
 }
 
 /// What callers want.
@@ -78,6 +91,7 @@ impl State {
 enum Ask {
     Offer(Vec<Arrival>),
     SetStatus(Addressee, Status),
+    HandOn { from: Addressee, to: Addressee, shown: Vec<Arrival> },
 }
 
 /// What callers want and nobody has looked at yet; each waits, so there is as much as there are
@@ -156,6 +170,12 @@ impl Surfacer {
         self.ask(Ask::SetStatus(who, status)).await;
     }
 
+    /// Lets a member have the mail of its session that has ended: what had surfaced and nobody has
+    /// listed, and what waits. What the member's status lets through surfaces before this returns.
+    pub(crate) async fn hand_on(&self, from: Addressee, to: Addressee, shown: Vec<Arrival>) {
+        self.ask(Ask::HandOn { from, to, shown }).await;
+    }
+
     /// Leaves word, before anything is waited for, and waits until it was seen to.
     async fn ask(&self, ask: Ask) {
         let turn = {
@@ -189,6 +209,7 @@ impl Surfacer {
                     let freed = state.gate.set_status(who, status);
                     state.due.extend(freed);
                 }
+                Ask::HandOn { from, to, shown } => state.hand_on(&from, to, shown),
             }
         }
         count
@@ -248,6 +269,7 @@ pub(super) async fn run(surfacer: Arc<Surfacer>, mut state: State) {
             }
         };
         tokio::select! {
+            biased;
             () = sleep => {}
             () = surfacer.changed.notified() => {}
         }

@@ -17,9 +17,9 @@ use meshwire_transport::net::{BoxStream, Listener, Net};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::Node;
 use super::events::Event;
 use super::mesh::Mesh;
+use super::{DirectPaths, Node};
 use crate::api::{SessionStarted, StartSession};
 use crate::core::gate::Arrival;
 use crate::core::inbox::Item;
@@ -151,7 +151,8 @@ impl World {
     /// Starts the home's node, as one that stays.
     pub(crate) async fn node(&self) -> Node {
         let (net, store) = (self.net.clone(), self.store.clone());
-        let node = Node::assemble(net, self.keyring(), store, None).await.unwrap();
+        let node =
+            Node::assemble(net, self.keyring(), store, None, DirectPaths::default()).await.unwrap();
         node.inner.background.store(true, Ordering::Relaxed);
         node
     }

@@ -10,8 +10,8 @@ use super::events::Event;
 use super::testing::{NOW, World, lab, member, mesh_of, session, surfaced};
 use super::{Node, sessions};
 use crate::api::{
-    EndSession, ErrorKind, Inbox, InboxDelete, ListPeers, ListSessions, PeerKind, SetPresence,
-    StartSession,
+    EndSession, ErrorKind, Inbox, InboxDelete, ListPeers, ListSessions, Peer, PeerKind,
+    SetPresence, StartSession,
 };
 use crate::core::gate::PING_KIND;
 
@@ -209,9 +209,27 @@ async fn siblings_see_each_other() {
         (PeerKind::Session, "second", down),
     ];
     assert_eq!(rows, expected);
+    let marks =
+        |peers: &[Peer]| peers.iter().map(|p| (p.this_session, p.sibling)).collect::<Vec<_>>();
+    assert_eq!(marks(&peers), [(false, false), (true, false), (false, true)]);
+    assert_eq!(marks(&node.peers(ask()).await.unwrap()), [(false, false); 3], "the owner is none");
     assert_eq!(peers[1].capabilities, Some(Capabilities::List(vec![])));
     let (_, found) = agent.find(None, "ana/second").await.unwrap();
     assert_eq!(found.key, peers[2].key);
+    session(&node, "second", None).await;
+    let e = agent.find(None, "ana/second").await.unwrap_err();
+    assert_eq!((e.kind, e.code.as_str()), (ErrorKind::Ambiguous, "peer_ambiguous"));
+    assert!(e.message.contains(&peers[2].key.short()), "{e}");
+    let e = node.end_session(EndSession { session: "second".into() }).await.unwrap_err();
+    assert_eq!((e.kind, e.code.as_str()), (ErrorKind::Ambiguous, "session_ambiguous"));
+    let start = StartSession {
+        mesh: Some("lab".into()),
+        name: "ana/second".into(),
+        capabilities: None,
+        pid: std::process::id(),
+    };
+    let e = node.start_session(start).await.unwrap_err();
+    assert!(e.code == "bad_name" && e.message.contains("ana-second"), "{e}");
     node.close().await;
 }
 

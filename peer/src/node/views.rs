@@ -1,10 +1,12 @@
 //! Who of a mesh is there right now, as the broker tells it; nothing of this is kept on disk.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use meshwire_signaling::attest::{Capabilities, IdentityKind};
+use meshwire_signaling::attest::{Attestation, Capabilities, IdentityKind};
 use meshwire_signaling::frame::{About, Attendance};
+use meshwire_signaling::limits::{MAX_ATTESTATION_TTL, ms};
+use meshwire_signaling::sign::Signed;
 use meshwire_signaling::{PublicKey, UnixMillis};
 
 /// What is known of a member's presence.
@@ -40,6 +42,26 @@ pub(crate) struct SessionView {
     pub(crate) since: UnixMillis,
     /// What it says of itself; for a member's own connection that stands with the member.
     pub(crate) about: About,
+    /// Its member's word for it; a member's own connection needs none.
+    pub(crate) word: Option<Arc<Word>>,
+}
+
+/// A member's word for a session or service, verified when it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// As it came.
+    pub(crate) signed: Signed,
+    /// What it says.
+    pub(crate) attestation: Attestation,
+}
+
+impl Word {
+    /// Whether it holds at `now` for an identity of this kind, so that it need not be verified again.
+    /// What has come to live too long, because our clock was set back, is judged anew.
+    pub(crate) fn holds(&self, kind: IdentityKind, now: UnixMillis) -> bool {
+        let left = self.attestation.expires_at.saturating_sub(now);
+        self.attestation.kind == kind && left > 0 && left <= ms(MAX_ATTESTATION_TTL)
+    }
 }
 
 impl PeerView {
@@ -62,6 +84,12 @@ impl Views {
 
     pub(crate) fn get(&self, member: &PublicKey) -> Option<PeerView> {
         self.lock().get(member).cloned()
+    }
+
+    /// A member's word for one of its identities that are there.
+    pub(crate) fn word(&self, member: &PublicKey, key: &PublicKey) -> Option<Arc<Word>> {
+        let views = self.lock();
+        views.get(member)?.sessions.iter().find(|s| s.key == *key)?.word.clone()
     }
 
     pub(crate) fn put(&self, member: PublicKey, view: PeerView) {

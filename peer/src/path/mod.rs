@@ -18,6 +18,6 @@ pub mod machine;
 pub mod select;
 
 pub use hedge::Hedger;
-pub use history::{Cause, Entry, History};
+pub use history::{Cause, Entry, History, What};
 pub use machine::{Action, Event, Machine, Phase};
 pub use select::{Choice, Facts, PathMode, Via, Why, select_path};

@@ -107,7 +107,8 @@ pub struct Facts {
 }
 
 /// What carries a message now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Via {
     /// The pair's direct path.
     Direct,

@@ -181,6 +181,11 @@ pub trait PeerStore: Debug + Send + Sync {
     /// Removes a mesh with everything kept for it; false if it was not there.
     async fn mesh_remove(&self, mesh: &MeshId) -> StoreResult<bool>;
 
+    /// The instance.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownMesh`].
+    async fn instance(&self, mesh: &MeshId) -> StoreResult<InstanceId>;
     /// The instance and the next hello counter, from 1; durable before it returns.
     async fn next_hello(&self, mesh: &MeshId) -> StoreResult<(InstanceId, u64)>;
     /// Starts a new instance: hello counter and sequence numbers begin anew; rows frozen before keep
@@ -195,11 +200,25 @@ pub trait PeerStore: Debug + Send + Sync {
     async fn enqueue(&self, new: &NewOutbox, freeze: Freeze<'_>) -> StoreResult<Enqueued>;
     /// Takes up to `limit` rows that are due, in order, and marks them inflight: concurrent calls
     /// get disjoint rows. A row whose predecessor in the same counter waits for its back-off waits
-    /// too.
-    async fn due(&self, mesh: &MeshId, now: UnixMillis, limit: u32) -> StoreResult<Vec<OutboxRow>>;
+    /// too. With `only`, rows for these members and what they vouch for alone.
+    async fn due(
+        &self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        limit: u32,
+        only: Option<&[PublicKey]>,
+    ) -> StoreResult<Vec<OutboxRow>>;
     /// When [`Self::due`] will next have something, Unix milliseconds (the past, if it has now);
     /// none while nothing is pending.
-    async fn next_due(&self, mesh: &MeshId, now: UnixMillis) -> StoreResult<Option<UnixMillis>>;
+    async fn next_due(
+        &self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        only: Option<&[PublicKey]>,
+    ) -> StoreResult<Option<UnixMillis>>;
+    /// Puts rows back to pending that a direct path took and nobody acked, due now: those for `peer` and
+    /// what it vouches for when its path is lost, all at start. Returns how many.
+    async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64>;
     /// Puts inflight rows back to pending, due as before: at start and when a path is lost. Returns
     /// how many.
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64>;
@@ -291,8 +310,15 @@ pub trait PeerStore: Debug + Send + Sync {
     /// Sessions of one mesh or of all, oldest first; with those that ended and were not removed.
     async fn session_list(&self, mesh: Option<&MeshId>) -> StoreResult<Vec<SessionRow>>;
     /// Remembers that a session has ended, for [`RETENTION_MS`] and as long as its row is there, and
-    /// forgets what it said of itself and what it has read.
-    async fn session_end(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()>;
+    /// forgets what it said of itself and what it has read. The first time, what came for it and
+    /// nobody has listed is handed on to its member; of that, what had surfaced surfaces once more:
+    /// it is returned, in the order in which it had, and is held until then.
+    async fn session_end(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        at: UnixMillis,
+    ) -> StoreResult<Vec<Arrival>>;
     /// Removes a session with what it said of itself and what it has read; false if it was not
     /// there.
     async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool>;

@@ -32,6 +32,7 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
             false => LOOK_AGAIN,
         };
         tokio::select! {
+            biased;
             () = mesh.announce.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }

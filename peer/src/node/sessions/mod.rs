@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use meshwire_signaling::attest::{Capabilities, capability};
 use meshwire_signaling::frame::{UnboundReason, feature};
-use meshwire_signaling::id::check_name;
 use meshwire_signaling::{PublicKey, SecretKey};
 use meshwire_transport::net::random;
 use tokio::time::Duration;
@@ -43,6 +42,7 @@ use crate::api::{
 };
 use crate::core::gate::Addressee;
 use crate::core::resolve::{MIN_PREFIX, nearest};
+use crate::core::session_name::check_session_name;
 use crate::store::SessionRow;
 
 /// How long a start waits for the broker to know the session.
@@ -60,7 +60,7 @@ impl Node {
             return Err(ApiError::new(ErrorKind::Invalid, "no_node", text));
         }
         let mesh = self.pick(ask.mesh.as_deref())?;
-        check_name(&ask.name).map_err(|e| invalid("bad_name", e.to_string()))?;
+        check_session_name(&ask.name).map_err(|e| invalid("bad_name", e))?;
         let capabilities = capabilities(ask.capabilities)?;
         require(&mesh, feature::DELEGATES)?;
         let looked = reap::look(ask.pid).await.map_err(|e| {
@@ -303,7 +303,8 @@ async fn finish(mesh: &Arc<Mesh>, key: &PublicKey, why: &str, cut: bool) -> bool
     true
 }
 
-/// Forgets what a session that is not live any more said of itself and has read.
+/// Forgets what a session that is not live any more said of itself and has read; its member gets the
+/// mail that nobody has seen.
 async fn forget(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
     tracing::info!(
         target: "meshwire::events::session::ended",
@@ -311,12 +312,13 @@ async fn forget(mesh: &Arc<Mesh>, key: &PublicKey, why: &str) {
     );
     mesh.own.remove(key);
     // Remembered on disk: late mail is to hear that it has ended.
-    if let Err(e) = mesh.store().session_end(&mesh.id(), key, mesh.now()).await {
+    let shown = mesh.store().session_end(&mesh.id(), key, mesh.now()).await.unwrap_or_else(|e| {
         tracing::error!(error = %e, "a session's end cannot be written");
-    }
-    // What it had not seen yet surfaces, for whoever lists all.
-    let who = Addressee { mesh: mesh.id(), key: *key };
-    mesh.services.surfacer.set_status(who, Default::default()).await;
+        Vec::new()
+    });
+    // What nobody has seen is the member's now.
+    let of = |key| Addressee { mesh: mesh.id(), key };
+    mesh.services.surfacer.hand_on(of(*key), of(mesh.row.self_key), shown).await;
 }
 
 /// The broker does not take the connection to speak for one of our sessions any more.

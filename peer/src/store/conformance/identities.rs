@@ -277,3 +277,46 @@ pub async fn lists_may_be_cut_by_time(store: Subject) {
     assert_eq!(list(Some(NOW + 2), Some(NOW + 4)).await, [2, 3]);
     assert!(list(Some(NOW + 3), Some(NOW + 3)).await.is_empty());
 }
+
+pub async fn what_an_ended_session_has_not_read_is_its_members(store: Subject) {
+    seed(&store).await;
+    let (agent, other) = (public(31), public(32));
+    let mut rows = Vec::new();
+    for (seq, recipient) in [(1, agent), (2, agent), (3, agent), (4, other), (5, agent)] {
+        let target = Target::Session { key: recipient };
+        rows.push(arrive(&store, Item { recipient, target, ..item(60, seq) }).await);
+    }
+    // The third surfaces before the second; the last is held.
+    for row in [0, 2, 1, 3] {
+        store.surface(&[rows[row]], NOW).await.unwrap();
+    }
+    let of = |viewer| InboxFilter { viewer, unread: true, limit: 9, ..Default::default() };
+    let list = async |viewer, seen| {
+        let listed = store.inbox_list(&of(viewer), seen).await.unwrap();
+        listed.iter().map(|r| (r.item.seq, r.item.recipient, r.handed_on)).collect::<Vec<_>>()
+    };
+    let one = InboxFilter { limit: 1, ..of(Viewer::SessionAlone(agent)) };
+    assert_eq!(store.inbox_list(&one, Some(NOW)).await.unwrap()[0].item.seq, 1);
+    assert!(list(Viewer::Member, None).await.is_empty());
+
+    let shown = store.session_end(&mesh(1), &agent, NOW + 9).await.unwrap();
+    let to = shown.iter().map(|a| (a.waiting.row, a.to.key)).collect::<Vec<_>>();
+    assert_eq!(to, [(rows[2], public(1)), (rows[1], public(1))]);
+    // What a restart finds.
+    let held = store.held().await.unwrap();
+    let to = held.iter().map(|a| (a.waiting.row, a.to.key)).collect::<Vec<_>>();
+    assert_eq!(to, [rows[1], rows[2], rows[4]].map(|row| (row, public(1))));
+    assert!(store.session_end(&mesh(1), &agent, NOW + 10).await.unwrap().is_empty(), "once");
+    // What was under way when it ended.
+    let target = Target::Session { key: agent };
+    let late = arrive(&store, Item { recipient: agent, target, ..item(60, 6) }).await;
+    let places = store.surface(&[rows[2], rows[1], rows[4], late], NOW + 11).await.unwrap();
+    assert_eq!(places.iter().map(|r| r.order).collect::<Vec<_>>(), [5, 6, 7, 8].map(Some));
+    assert!(store.held().await.unwrap().is_empty());
+
+    let theirs = [3, 2, 5, 6].map(|seq| (seq, agent, true));
+    assert_eq!(list(Viewer::Session(other), None).await[1..], theirs, "a sibling reads for it too");
+    assert_eq!(list(Viewer::Member, Some(NOW + 12)).await, theirs);
+    assert!(list(Viewer::Member, None).await.is_empty(), "seen");
+    assert_eq!(list(Viewer::SessionAlone(other), None).await, [(4, other, false)]);
+}

@@ -34,8 +34,14 @@ pub async fn what_came_in_comes_back_whole(store: Subject) {
     let first = &waiting[0].waiting;
     assert_eq!((first.row, first.seq, first.floor), (row, 1, 1));
     assert_eq!(first.counter, other.counter());
-    let expected =
-        InboxRow { row, item: other, order: Some(1), surfaced_at: Some(NOW + 3), seen_at: None };
+    let expected = InboxRow {
+        row,
+        item: other,
+        order: Some(1),
+        surfaced_at: Some(NOW + 3),
+        seen_at: None,
+        handed_on: false,
+    };
     assert_eq!(waiting[0], expected.arrival());
     let expected = [expected];
     assert_eq!(store.surface(&[row], NOW + 3).await.unwrap(), expected);

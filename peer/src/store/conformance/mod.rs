@@ -110,6 +110,7 @@ fn message(n: u64) -> NewOutbox {
         created_at: NOW,
         expires_at: NOW + 100_000,
         idempotency: None,
+        ping: false,
     }
 }
 
@@ -199,7 +200,7 @@ fn step_to(n: u64, state: OutboxState) -> Option<Step> {
     let to = match state {
         OutboxState::Relayed => StepTo::Relayed { at: NOW + 1, path: "relay".into() },
         OutboxState::Sent => StepTo::Sent { at: NOW + 1, path: "memory".into() },
-        OutboxState::Delivered => StepTo::Delivered { at: NOW + 2 },
+        OutboxState::Delivered => StepTo::Delivered { at: NOW + 2, path: "memory".into() },
         OutboxState::Expired => StepTo::Expired { reason: "expired".into() },
         OutboxState::Failed => StepTo::Failed { reason: "blocked".into() },
         OutboxState::Pending => StepTo::Retry { next_attempt_at: NOW + 9, reason: "busy".into() },
@@ -217,7 +218,7 @@ async fn in_state(store: &Subject, new: NewOutbox, n: u64, state: OutboxState) {
     match state {
         OutboxState::Pending => {}
         OutboxState::Inflight => {
-            let due = store.due(&mesh(1), NOW, 100).await.unwrap();
+            let due = store.due(&mesh(1), NOW, 100, None).await.unwrap();
             assert_eq!(due.last().unwrap().meta.id, id(n));
         }
         OutboxState::Aborted => {

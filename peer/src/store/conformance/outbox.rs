@@ -51,7 +51,7 @@ pub async fn the_floor_is_the_lowest_number_still_alive(store: Subject) {
     store.step(&[failed(1), relayed(2)]).await.unwrap();
     assert_eq!(slot_of(&enqueue(&store, message(5)).await), "5 2", "relayed may still arrive");
     store.step(&[step_to(2, OutboxState::Delivered).unwrap()]).await.unwrap();
-    store.due(&mesh(1), NOW, 1).await.unwrap();
+    store.due(&mesh(1), NOW, 1, None).await.unwrap();
     assert_eq!(slot_of(&enqueue(&store, message(6)).await), "6 3", "inflight may, too");
     // Past their time, though nobody has marked them yet.
     let late = NewOutbox { created_at: NOW + 100_000, expires_at: NOW + 200_000, ..message(7) };
@@ -148,14 +148,14 @@ pub async fn steps_leave_their_traces(store: Subject) {
     seed(&store).await;
     enqueue(&store, message(1)).await;
     let retry = StepTo::Retry { next_attempt_at: NOW + 77, reason: "busy".into() };
-    store.due(&mesh(1), NOW, 1).await.unwrap();
+    store.due(&mesh(1), NOW, 1, None).await.unwrap();
     store.step(&[step(1, retry)]).await.unwrap();
     let meta = store.outbox_get(&mesh(1), &id(1)).await.unwrap().unwrap().meta;
     assert_eq!((meta.attempts, meta.next_attempt_at), (1, NOW + 77));
     assert_eq!(meta.reason.as_deref(), Some("busy"));
 
     // One batch, several steps of one row.
-    let delivered = step(1, StepTo::Delivered { at: NOW + 2 });
+    let delivered = step(1, StepTo::Delivered { at: NOW + 2, path: "relay".into() });
     let both = [relayed(1), delivered, failed(1)];
     let from = OutboxState::Pending;
     let expected = [
@@ -216,7 +216,7 @@ pub async fn defect_10_requeue_keeps_every_routing_column(store: Subject) {
     let old = store.outbox_get(&mesh(1), &id(1)).await.unwrap().unwrap().meta;
     assert_eq!((old.state, old.superseded_by), (OutboxState::Aborted, Some(id(2))));
     assert_eq!((old.idempotency.is_some(), new.meta.idempotency), (true, None));
-    let due = store.due(&mesh(1), NOW + 5, 10).await.unwrap();
+    let due = store.due(&mesh(1), NOW + 5, 10, None).await.unwrap();
     assert_eq!(due.iter().map(|r| r.meta.id).collect::<Vec<_>>(), [id(90), id(2)]);
 }
 
@@ -289,5 +289,9 @@ pub async fn lists_are_filtered_bounded_and_newest_first(store: Subject) {
     assert_eq!(ids(one).await, [id(6)]);
     let states = vec![OutboxState::Failed, OutboxState::Relayed];
     assert_eq!(ids(OutboxFilter { states, ..all.clone() }).await, [3, 2].map(id));
-    assert_eq!(ids(OutboxFilter { recipient: Some(public(51)), ..all }).await, [id(5)]);
+    assert_eq!(ids(OutboxFilter { recipient: Some(public(51)), ..all.clone() }).await, [id(5)]);
+    enqueue(&store, NewOutbox { ping: true, ..message(7) }).await;
+    assert_eq!(ids(OutboxFilter { limit: 2, ..all.clone() }).await, [7, 6].map(id));
+    let mail = OutboxFilter { limit: 2, without_pings: true, ..all };
+    assert_eq!(ids(mail).await, [6, 5].map(id));
 }

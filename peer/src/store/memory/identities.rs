@@ -2,9 +2,10 @@
 
 use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
 
-use super::super::rows::{GroupRow, PresenceRow, SessionRow};
+use super::super::rows::{GroupRow, InboxRow, PresenceRow, SessionRow};
 use super::super::{MAX_LEFT_GROUPS, StoreResult};
 use super::State;
+use crate::core::gate::Arrival;
 
 impl State {
     pub(super) fn session_insert(&mut self, session: &SessionRow) -> StoreResult<()> {
@@ -25,11 +26,39 @@ impl State {
         mesh: &MeshId,
         key: &PublicKey,
         at: UnixMillis,
-    ) -> StoreResult<()> {
+    ) -> StoreResult<Vec<Arrival>> {
         self.mesh(mesh)?;
-        self.ended.insert((*mesh, *key), at);
+        let first = self.ended.insert((*mesh, *key), at).is_none();
+        let handed = if first { self.hand_on(mesh, key) } else { Vec::new() };
         self.forget_session(mesh, key);
-        Ok(())
+        Ok(handed)
+    }
+
+    /// Gives the member what a session leaves that nobody has listed.
+    fn hand_on(&mut self, mesh: &MeshId, key: &PublicKey) -> Vec<Arrival> {
+        let Self { inbox, read, .. } = self;
+        let left = inbox.values_mut().filter(|row| {
+            let theirs = row.item.mesh == *mesh && row.item.recipient == *key;
+            theirs && row.seen_at.is_none() && !read.contains_key(&(row.row, *key))
+        });
+        let mut shown = Vec::new();
+        for row in left {
+            row.handed_on = true;
+            row.surfaced_at = None;
+            shown.extend(row.order.take().map(|order| (order, row.row)));
+        }
+        shown.sort_unstable();
+        let rows = shown.iter().filter_map(|(_, row)| self.inbox.get(row));
+        rows.map(|row| self.arrival(row)).collect()
+    }
+
+    /// What order book and gate need of a row.
+    pub(super) fn arrival(&self, row: &InboxRow) -> Arrival {
+        let arrival = row.arrival();
+        match self.meshes.get(&row.item.mesh) {
+            Some(mesh) if row.handed_on => arrival.handed_on(mesh.row.self_key),
+            _ => arrival,
+        }
     }
 
     pub(super) fn session_remove(&mut self, mesh: &MeshId, key: &PublicKey) -> bool {

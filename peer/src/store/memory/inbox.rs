@@ -32,6 +32,7 @@ impl State {
             order: None,
             surfaced_at: None,
             seen_at: None,
+            handed_on: self.ended.contains_key(&(item.mesh, item.recipient)),
         };
         self.inbox.insert(row.row, row);
         Arrived::Inserted(self.last_inbox)
@@ -81,7 +82,8 @@ impl State {
             Some(session) => self.read.get(&(row.row, session)).copied(),
         };
         let is_member = |row: &InboxRow| {
-            self.meshes.get(&row.item.mesh).is_some_and(|m| m.row.self_key == row.item.recipient)
+            let member = self.meshes.get(&row.item.mesh).map(|m| m.row.self_key);
+            row.handed_on || member == Some(row.item.recipient)
         };
         let may_see = |row: &InboxRow| match filter.viewer {
             Viewer::Everything => true,

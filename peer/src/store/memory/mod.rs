@@ -183,6 +183,9 @@ impl PeerStore for MemoryStore {
     async fn mesh_remove(&self, mesh: &MeshId) -> StoreResult<bool> {
         Ok(self.state().remove_mesh(mesh))
     }
+    async fn instance(&self, mesh: &MeshId) -> StoreResult<InstanceId> {
+        Ok(self.state().mesh(mesh)?.instance)
+    }
     async fn next_hello(&self, mesh: &MeshId) -> StoreResult<(InstanceId, u64)> {
         let mut state = self.state();
         let mesh = state.mesh(mesh)?;
@@ -199,11 +202,25 @@ impl PeerStore for MemoryStore {
     async fn enqueue(&self, new: &NewOutbox, freeze: Freeze<'_>) -> StoreResult<Enqueued> {
         self.state().enqueue(new, freeze)
     }
-    async fn due(&self, mesh: &MeshId, now: UnixMillis, limit: u32) -> StoreResult<Vec<OutboxRow>> {
-        Ok(self.state().due(mesh, now, limit))
+    async fn due(
+        &self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        limit: u32,
+        only: Option<&[PublicKey]>,
+    ) -> StoreResult<Vec<OutboxRow>> {
+        Ok(self.state().due(mesh, now, limit, only))
     }
-    async fn next_due(&self, mesh: &MeshId, now: UnixMillis) -> StoreResult<Option<UnixMillis>> {
-        Ok(self.state().next_due(mesh, now))
+    async fn next_due(
+        &self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        only: Option<&[PublicKey]>,
+    ) -> StoreResult<Option<UnixMillis>> {
+        Ok(self.state().next_due(mesh, now, only))
+    }
+    async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64> {
+        Ok(self.state().unsend(mesh, peer))
     }
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64> {
         Ok(self.state().reset_inflight(mesh))
@@ -266,7 +283,7 @@ impl PeerStore for MemoryStore {
     async fn held(&self) -> StoreResult<Vec<Arrival>> {
         let state = self.state();
         let held = state.inbox.values().filter(|row| row.order.is_none());
-        Ok(held.map(InboxRow::arrival).collect())
+        Ok(held.map(|row| state.arrival(row)).collect())
     }
     async fn cursors(&self) -> StoreResult<Vec<(Counter, u64)>> {
         let state = self.state();
@@ -316,7 +333,12 @@ impl PeerStore for MemoryStore {
     async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool> {
         Ok(self.state().session_remove(mesh, key))
     }
-    async fn session_end(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
+    async fn session_end(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        at: UnixMillis,
+    ) -> StoreResult<Vec<Arrival>> {
         self.state().session_end(mesh, key, at)
     }
     async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>> {

@@ -127,7 +127,13 @@ impl State {
         })
     }
 
-    pub(super) fn due(&mut self, mesh: &MeshId, now: UnixMillis, limit: u32) -> Vec<OutboxRow> {
+    pub(super) fn due(
+        &mut self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        limit: u32,
+        only: Option<&[PublicKey]>,
+    ) -> Vec<OutboxRow> {
         let mut waiting = HashSet::new();
         let mut rows = Vec::new();
         for meta in self.pending(mesh, now) {
@@ -136,7 +142,7 @@ impl State {
             }
             if meta.next_attempt_at > now {
                 waiting.insert(meta.counter());
-            } else if !waiting.contains(&meta.counter()) {
+            } else if !waiting.contains(&meta.counter()) && is_for(meta, only) {
                 rows.push(meta.row);
             }
         }
@@ -151,10 +157,27 @@ impl State {
         out
     }
 
-    pub(super) fn next_due(&self, mesh: &MeshId, now: UnixMillis) -> Option<UnixMillis> {
+    pub(super) fn next_due(
+        &self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        only: Option<&[PublicKey]>,
+    ) -> Option<UnixMillis> {
         let mut heads = HashSet::new();
         let heads = self.pending(mesh, now).filter(|meta| heads.insert(meta.counter()));
-        heads.map(|meta| meta.next_attempt_at).min()
+        heads.filter(|meta| is_for(meta, only)).map(|meta| meta.next_attempt_at).min()
+    }
+
+    pub(super) fn unsend(&mut self, mesh: &MeshId, peer: Option<&PublicKey>) -> u64 {
+        let mut reset = 0;
+        for row in self.outbox.values_mut() {
+            let theirs = is_for(&row.meta, peer.map(std::slice::from_ref));
+            if row.meta.mesh == *mesh && row.meta.state == OutboxState::Sent && theirs {
+                row.meta.state = OutboxState::Pending;
+                reset += 1;
+            }
+        }
+        reset
     }
 
     pub(super) fn reset_inflight(&mut self, mesh: &MeshId) -> u64 {
@@ -186,7 +209,10 @@ impl State {
                 meta.accepted_at = Some(*at);
                 meta.path = Some(path.clone());
             }
-            StepTo::Delivered { at } => meta.delivered_at = Some(*at),
+            StepTo::Delivered { at, path } => {
+                meta.delivered_at = Some(*at);
+                meta.path = Some(path.clone());
+            }
             StepTo::Retry { next_attempt_at, reason } => {
                 meta.next_attempt_at = *next_attempt_at;
                 meta.reason = Some(reason.clone());
@@ -303,9 +329,15 @@ impl State {
                     && filter.recipient.is_none_or(|r| r == meta.recipient)
                     && filter.author.is_none_or(|a| a == meta.author)
                     && (filter.states.is_empty() || filter.states.contains(&meta.state))
+                    && !(filter.without_pings && meta.ping)
             })
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
             .cloned()
             .collect()
     }
+}
+
+/// Whether a row is for one of these members, or what they vouch for.
+fn is_for(meta: &OutboxMeta, only: Option<&[PublicKey]>) -> bool {
+    only.is_none_or(|keys| keys.contains(&meta.member.unwrap_or(meta.recipient)))
 }

@@ -18,6 +18,8 @@ pub struct InboxRow {
     pub surfaced_at: Option<UnixMillis>,
     /// When it was listed, Unix milliseconds: by the session that lists, else by the member.
     pub seen_at: Option<UnixMillis>,
+    /// Whether the session that it was for ended before anybody had listed it: its member reads it.
+    pub handed_on: bool,
 }
 
 impl InboxRow {

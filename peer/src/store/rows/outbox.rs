@@ -37,6 +37,8 @@ pub struct NewOutbox {
     pub expires_at: UnixMillis,
     /// What makes a repeated request harmless.
     pub idempotency: Option<Idempotency>,
+    /// Whether it only measures the way.
+    pub ping: bool,
 }
 
 /// The caller's key and a hash of its whole request (inventory ).
@@ -117,6 +119,8 @@ pub struct OutboxMeta {
     pub idempotency: Option<Idempotency>,
     /// The message that goes on in its place.
     pub superseded_by: Option<EnvelopeId>,
+    /// Whether it only measures the way.
+    pub ping: bool,
 }
 
 impl OutboxMeta {
@@ -158,6 +162,7 @@ impl OutboxMeta {
             delivered_at: None,
             idempotency: new.idempotency.clone(),
             superseded_by: None,
+            ping: new.ping,
         }
     }
 }
@@ -186,6 +191,7 @@ impl NewOutbox {
             created_at: requeue.now,
             expires_at: requeue.expires_at,
             idempotency: None,
+            ping: old.ping,
         }
     }
 }
@@ -297,6 +303,8 @@ pub enum StepTo {
     Delivered {
         /// When.
         at: UnixMillis,
+        /// Which path brought the receipt: the message's own, or the one that hedged it.
+        path: String,
     },
     /// Over before a receipt came.
     Expired {
@@ -371,6 +379,8 @@ pub struct OutboxFilter {
     pub recipient: Option<PublicKey>,
     /// By this identity of ours.
     pub author: Option<PublicKey>,
+    /// Only what people wrote: no pings.
+    pub without_pings: bool,
     /// At most so many.
     pub limit: u32,
 }

@@ -143,6 +143,7 @@ pub(super) fn outbox_meta(row: &SqliteRow) -> StoreResult<OutboxMeta> {
         delivered_at: opt_uint(row, "delivered_at")?,
         idempotency,
         superseded_by: opt_parsed(row, "superseded_by")?,
+        ping: get(row, "ping")?,
     })
 }
 
@@ -168,7 +169,8 @@ pub(super) fn arrival(row: &SqliteRow) -> StoreResult<Arrival> {
         row: get(row, "row")?,
     };
     let to = Addressee { mesh: id(row, "mesh")?, key: id(row, "recipient")? };
-    Ok(Arrival { waiting, to, ping: get::<String>(row, "kind")? == PING_KIND })
+    let arrival = Arrival { waiting, to, ping: get::<String>(row, "kind")? == PING_KIND };
+    Ok(if get(row, "handed_on")? { arrival.handed_on(id(row, "member_key")?) } else { arrival })
 }
 
 pub(super) fn inbox_row(row: &SqliteRow) -> StoreResult<InboxRow> {
@@ -197,6 +199,7 @@ pub(super) fn inbox_row(row: &SqliteRow) -> StoreResult<InboxRow> {
         order: opt_uint(row, "surfaced_order")?,
         surfaced_at: opt_uint(row, "surfaced_at")?,
         seen_at: opt_uint(row, "seen_at")?,
+        handed_on: get(row, "handed_on")?,
     })
 }
 

@@ -7,7 +7,8 @@ use sqlx::{SqliteConnection, query};
 use super::super::rows::{GroupRow, PresenceRow, SessionRow};
 use super::super::{MAX_LEFT_GROUPS, StoreResult};
 use super::convert::{group_row, id, int, presence_row, session_row, uint, word};
-use super::{SqliteStore, for_mesh};
+use super::{SqliteStore, for_mesh, inbox};
+use crate::core::gate::Arrival;
 
 pub(super) async fn session_insert(store: &SqliteStore, session: &SessionRow) -> StoreResult<()> {
     query(
@@ -50,8 +51,13 @@ pub(super) async fn session_end(
     mesh: &MeshId,
     key: &PublicKey,
     at: UnixMillis,
-) -> StoreResult<()> {
+) -> StoreResult<Vec<Arrival>> {
     let mut tx = store.begin().await?;
+    let before = query("SELECT 1 FROM session_ended WHERE mesh = ? AND key = ?")
+        .bind(&mesh.0[..])
+        .bind(&key.0[..])
+        .fetch_optional(&mut *tx)
+        .await?;
     query(
         "INSERT INTO session_ended (mesh, key, at) VALUES (?, ?, ?)
          ON CONFLICT (mesh, key) DO UPDATE SET at = excluded.at",
@@ -62,8 +68,14 @@ pub(super) async fn session_end(
     .execute(&mut *tx)
     .await
     .map_err(for_mesh(mesh))?;
+    let handed = match before {
+        None => inbox::hand_on(&mut tx, mesh, key).await?,
+        // What it has read is forgotten.
+        Some(_) => Vec::new(),
+    };
     forget(&mut tx, mesh, key).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    Ok(handed)
 }
 
 pub(super) async fn session_remove(

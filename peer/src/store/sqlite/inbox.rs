@@ -60,8 +60,10 @@ async fn accept_one(
     let row = query(
         "INSERT INTO inbox (mesh, author, id, hash, member, author_name, recipient, channel,
                             priority, kind, content, reply_to, instance, seq, floor, target,
-                            sent_at, received_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING row",
+                            sent_at, received_at, handed_on)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+                 EXISTS (SELECT 1 FROM session_ended WHERE mesh = ?1 AND key = ?7))
+         RETURNING row",
     )
     .bind(&item.mesh.0[..])
     .bind(&item.author.0[..])
@@ -169,10 +171,43 @@ pub(super) async fn swallow(store: &SqliteStore, rows: &[i64], now: UnixMillis) 
 
 pub(super) async fn held(store: &SqliteStore) -> StoreResult<Vec<Arrival>> {
     let rows = query(
-        "SELECT row, mesh, author, instance, target, priority, seq, floor, recipient, kind
+        "SELECT row, mesh, author, instance, target, priority, seq, floor, recipient, kind, handed_on,
+                (SELECT self_key FROM mesh WHERE mesh.mesh = inbox.mesh) AS member_key
          FROM inbox WHERE surfaced_order IS NULL ORDER BY row",
     );
     rows.fetch_all(&store.readers).await?.iter().map(arrival).collect()
+}
+
+/// Gives the member what a session leaves that nobody has listed; what of it had surfaced.
+pub(super) async fn hand_on(
+    tx: &mut SqliteConnection,
+    mesh: &MeshId,
+    session: &PublicKey,
+) -> StoreResult<Vec<Arrival>> {
+    let shown = query(
+        "SELECT row, mesh, author, instance, target, priority, seq, floor, recipient, kind,
+                1 AS handed_on,
+                (SELECT self_key FROM mesh WHERE mesh.mesh = inbox.mesh) AS member_key
+         FROM inbox
+         WHERE mesh = ?1 AND recipient = ?2 AND seen_at IS NULL AND surfaced_order IS NOT NULL
+           AND NOT EXISTS (SELECT 1 FROM inbox_seen s WHERE s.row = inbox.row AND s.viewer = ?2)
+         ORDER BY surfaced_order",
+    )
+    .bind(&mesh.0[..])
+    .bind(&session.0[..])
+    .fetch_all(&mut *tx)
+    .await?;
+    let shown = shown.iter().map(arrival).collect::<StoreResult<_>>()?;
+    query(
+        "UPDATE inbox SET handed_on = 1, surfaced_order = NULL, surfaced_at = NULL
+         WHERE mesh = ?1 AND recipient = ?2 AND seen_at IS NULL
+           AND NOT EXISTS (SELECT 1 FROM inbox_seen s WHERE s.row = inbox.row AND s.viewer = ?2)",
+    )
+    .bind(&mesh.0[..])
+    .bind(&session.0[..])
+    .execute(&mut *tx)
+    .await?;
+    Ok(shown)
 }
 
 pub(super) async fn cursors(store: &SqliteStore) -> StoreResult<Vec<(Counter, u64)>> {
@@ -219,8 +254,8 @@ macro_rules! listing {
                AND (?3 IS NULL OR author = ?3 OR member = ?3)
                AND (?5 IS NULL OR received_at >= ?5) AND (?6 IS NULL OR received_at < ?6)
                AND (?7 = 'everything' OR (?8 IS NOT NULL AND recipient = ?8)
-                    OR (?7 = 'member' AND recipient =
-                        (SELECT self_key FROM mesh WHERE mesh.mesh = inbox.mesh))) ",
+                    OR (?7 = 'member' AND (handed_on OR recipient =
+                        (SELECT self_key FROM mesh WHERE mesh.mesh = inbox.mesh)))) ",
             $condition,
             " ORDER BY surfaced_order ",
             $order,

@@ -60,6 +60,14 @@ pub(super) async fn remove(store: &SqliteStore, mesh: &MeshId) -> StoreResult<bo
     Ok(done.rows_affected() > 0)
 }
 
+pub(super) async fn instance(store: &SqliteStore, mesh: &MeshId) -> StoreResult<InstanceId> {
+    let row = query("SELECT instance FROM instance WHERE mesh = ?")
+        .bind(&mesh.0[..])
+        .fetch_optional(&store.readers)
+        .await?;
+    id(&row.ok_or(StoreError::UnknownMesh(*mesh))?, "instance")
+}
+
 pub(super) async fn next_hello(
     store: &SqliteStore,
     mesh: &MeshId,

@@ -174,6 +174,9 @@ impl PeerStore for SqliteStore {
     async fn mesh_remove(&self, mesh: &MeshId) -> StoreResult<bool> {
         meshes::remove(self, mesh).await
     }
+    async fn instance(&self, mesh: &MeshId) -> StoreResult<InstanceId> {
+        meshes::instance(self, mesh).await
+    }
     async fn next_hello(&self, mesh: &MeshId) -> StoreResult<(InstanceId, u64)> {
         meshes::next_hello(self, mesh).await
     }
@@ -183,11 +186,25 @@ impl PeerStore for SqliteStore {
     async fn enqueue(&self, new: &NewOutbox, freeze: Freeze<'_>) -> StoreResult<Enqueued> {
         outbox::enqueue(self, new, freeze).await
     }
-    async fn due(&self, mesh: &MeshId, now: UnixMillis, limit: u32) -> StoreResult<Vec<OutboxRow>> {
-        outbox::due(self, mesh, now, limit).await
+    async fn due(
+        &self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        limit: u32,
+        only: Option<&[PublicKey]>,
+    ) -> StoreResult<Vec<OutboxRow>> {
+        outbox::due(self, mesh, now, limit, only).await
     }
-    async fn next_due(&self, mesh: &MeshId, now: UnixMillis) -> StoreResult<Option<UnixMillis>> {
-        outbox::next_due(self, mesh, now).await
+    async fn next_due(
+        &self,
+        mesh: &MeshId,
+        now: UnixMillis,
+        only: Option<&[PublicKey]>,
+    ) -> StoreResult<Option<UnixMillis>> {
+        outbox::next_due(self, mesh, now, only).await
+    }
+    async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64> {
+        outbox::unsend(self, mesh, peer).await
     }
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64> {
         outbox::reset_inflight(self, mesh).await
@@ -284,7 +301,12 @@ impl PeerStore for SqliteStore {
     async fn session_remove(&self, mesh: &MeshId, key: &PublicKey) -> StoreResult<bool> {
         identities::session_remove(self, mesh, key).await
     }
-    async fn session_end(&self, mesh: &MeshId, key: &PublicKey, at: UnixMillis) -> StoreResult<()> {
+    async fn session_end(
+        &self,
+        mesh: &MeshId,
+        key: &PublicKey,
+        at: UnixMillis,
+    ) -> StoreResult<Vec<Arrival>> {
         identities::session_end(self, mesh, key, at).await
     }
     async fn ended_list(&self, mesh: &MeshId) -> StoreResult<Vec<(PublicKey, UnixMillis)>> {

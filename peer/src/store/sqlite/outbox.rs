@@ -62,8 +62,8 @@ async fn insert(
     let inserted = query(
         "INSERT INTO outbox (mesh, id, author, instance, target, target_text, recipient, member,
                              peer_name, priority, seq, hash, envelope, state, next_attempt_at,
-                             created_at, expires_at, idempotency_key, fingerprint)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING row",
+                             created_at, expires_at, idempotency_key, fingerprint, ping)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING row",
     )
     .bind(&meta.mesh.0[..])
     .bind(meta.id.to_string())
@@ -84,6 +84,7 @@ async fn insert(
     .bind(int(meta.expires_at))
     .bind(meta.idempotency.as_ref().map(|i| i.key.as_str()))
     .bind(meta.idempotency.as_ref().map(|i| &i.fingerprint.0[..]))
+    .bind(meta.ping)
     .fetch_one(&mut *tx)
     .await
     // The idempotency key was looked up in this transaction: only the id can be taken.
@@ -143,6 +144,7 @@ pub(super) async fn due(
     mesh: &MeshId,
     now: UnixMillis,
     limit: u32,
+    only: Option<&[PublicKey]>,
 ) -> StoreResult<Vec<OutboxRow>> {
     let mut tx = store.begin().await?;
     let rows = query(
@@ -150,6 +152,8 @@ pub(super) async fn due(
              SELECT o.row FROM outbox o
              WHERE o.mesh = ?1 AND o.state = 'pending' AND o.next_attempt_at <= ?2
                AND o.expires_at > ?2
+               AND (?4 IS NULL OR hex(COALESCE(o.member, o.recipient)) IN
+                    (SELECT value FROM json_each(?4)))
                AND NOT EXISTS (
                    SELECT 1 FROM outbox e
                    WHERE e.mesh = o.mesh AND e.author = o.author AND e.instance = o.instance
@@ -162,6 +166,7 @@ pub(super) async fn due(
     .bind(&mesh.0[..])
     .bind(int(now))
     .bind(i64::from(limit))
+    .bind(only.map(as_json))
     .fetch_all(&mut *tx)
     .await?;
     // A row that cannot be read must not be stuck inflight: decode before the commit.
@@ -176,11 +181,14 @@ pub(super) async fn next_due(
     store: &SqliteStore,
     mesh: &MeshId,
     now: UnixMillis,
+    only: Option<&[PublicKey]>,
 ) -> StoreResult<Option<UnixMillis>> {
     // The first of each counter decides: the others wait for it.
     let next: Option<i64> = query(
         "SELECT MIN(o.next_attempt_at) FROM outbox o
          WHERE o.mesh = ?1 AND o.state = 'pending' AND o.expires_at > ?2
+           AND (?3 IS NULL OR hex(COALESCE(o.member, o.recipient)) IN
+                (SELECT value FROM json_each(?3)))
            AND NOT EXISTS (
                SELECT 1 FROM outbox e
                WHERE e.mesh = o.mesh AND e.author = o.author AND e.instance = o.instance
@@ -189,10 +197,33 @@ pub(super) async fn next_due(
     )
     .bind(&mesh.0[..])
     .bind(int(now))
+    .bind(only.map(as_json))
     .fetch_one(&store.readers)
     .await?
     .try_get(0)?;
     Ok(next.and_then(|n| u64::try_from(n).ok()))
+}
+
+/// Keys as a JSON list of the words that SQL's `hex` makes of them.
+fn as_json(keys: &[PublicKey]) -> String {
+    let words: Vec<_> = keys.iter().map(|key| key.to_string().to_uppercase()).collect();
+    serde_json::json!(words).to_string()
+}
+
+pub(super) async fn unsend(
+    store: &SqliteStore,
+    mesh: &MeshId,
+    peer: Option<&PublicKey>,
+) -> StoreResult<u64> {
+    let done = query(
+        "UPDATE outbox SET state = 'pending'
+         WHERE mesh = ?1 AND state = 'sent' AND (?2 IS NULL OR COALESCE(member, recipient) = ?2)",
+    )
+    .bind(&mesh.0[..])
+    .bind(peer.map(|key| &key.0[..]))
+    .execute(&store.writer)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 pub(super) async fn reset_inflight(store: &SqliteStore, mesh: &MeshId) -> StoreResult<u64> {
@@ -232,7 +263,10 @@ async fn step_one(tx: &mut SqliteConnection, step: &Step) -> StoreResult<Stepped
         StepTo::Relayed { at, path: p } | StepTo::Sent { at, path: p } => {
             (accepted, path) = (Some(int(*at)), Some(p.as_str()));
         }
-        StepTo::Delivered { at } => delivered = Some(int(*at)),
+        StepTo::Delivered { at, path: p } => {
+            delivered = Some(int(*at));
+            path = Some(p.as_str());
+        }
         StepTo::Retry { next_attempt_at, reason: r } => {
             (next, reason) = (Some(int(*next_attempt_at)), Some(r.as_str()));
         }
@@ -277,7 +311,7 @@ pub(super) async fn expire(
              ORDER BY expires_at, row LIMIT ?)
          RETURNING row, mesh, id, author, instance, target, recipient, member, peer_name, priority,
              seq, hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
-             accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by",
+             accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by, ping",
     )
     .bind(int(now))
     .bind(i64::from(limit))
@@ -342,7 +376,7 @@ pub(super) async fn meta(
     let found = query(
         "SELECT row, mesh, id, author, instance, target, recipient, member, peer_name, priority,
              seq, hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
-             accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by
+             accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by, ping
          FROM outbox WHERE mesh = ? AND id = ?",
     )
     .bind(&mesh.0[..])
@@ -395,11 +429,11 @@ pub(super) async fn list(
     let rows = query(
         "SELECT row, mesh, id, author, instance, target, recipient, member, peer_name, priority,
              seq, hash, state, reason, path, attempts, next_attempt_at, created_at, expires_at,
-             accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by
+             accepted_at, delivered_at, idempotency_key, fingerprint, superseded_by, ping
          FROM outbox
          WHERE (?1 IS NULL OR mesh = ?1) AND (?2 IS NULL OR recipient = ?2)
            AND (?3 IS NULL OR state IN (SELECT value FROM json_each(?3)))
-           AND (?5 IS NULL OR author = ?5)
+           AND (?5 IS NULL OR author = ?5) AND (ping = 0 OR NOT ?6)
          ORDER BY row DESC LIMIT ?4",
     )
     .bind(filter.mesh.as_ref().map(|m| &m.0[..]))
@@ -407,6 +441,7 @@ pub(super) async fn list(
     .bind(states)
     .bind(i64::from(filter.limit.min(MAX_OUTBOX_LIST)))
     .bind(filter.author.as_ref().map(|a| &a.0[..]))
+    .bind(filter.without_pings)
     .fetch_all(&store.readers)
     .await?;
     rows.iter().map(outbox_meta).collect()

@@ -1,0 +1,79 @@
+//! What peers say of direct paths, as the broker brings it.
+
+use std::sync::Arc;
+
+use meshwire_signaling::frame::{P2pFrame, P2pKind};
+use meshwire_signaling::p2p::quic::Content;
+use meshwire_signaling::p2p::{Expected, Opened, open};
+use meshwire_signaling::{Hash, PublicKey};
+
+use super::super::mesh::Mesh;
+use crate::node::events::Misbehaviour;
+use crate::path::{Cause, Event, PathMode};
+
+/// Takes a step of a negotiation, if it holds, is by a member, and has not come before.
+pub(in crate::node) async fn hear(mesh: &Arc<Mesh>, frame: P2pFrame) {
+    let paths = &mesh.paths;
+    let Some(adapter) = paths.adapter.as_ref() else { return };
+    let (peer, me) = (frame.from, mesh.row.self_key);
+    if frame.to != me || peer == me || frame.adapter != adapter.name() {
+        return;
+    }
+    // Who is no member of ours yet is fetched by the roster, and offers again.
+    let Some(known) = mesh.known(&peer).await.filter(|k| k.key == peer) else {
+        mesh.refresh.notify_one();
+        return;
+    };
+    let offer = offer_of(mesh, &peer, &frame.attempt.0);
+    if frame.kind != P2pKind::Offer && offer.is_none() {
+        // Of a try that is over.
+        return;
+    }
+    let now = mesh.now();
+    let Ok(pair) = mesh.pairs.pair(&peer) else { return };
+    let expected = Expected::of(&frame, &mesh.row.mesh, &me, offer.as_ref(), now);
+    let opened = match open(&frame.payload, &pair, &expected) {
+        Ok(opened) => opened,
+        Err(e) => {
+            let text = format!("a {} by {} does not hold: {e}", frame.kind.as_str(), known.name);
+            mesh.misbehaved(Misbehaviour::TamperedNegotiation, &text);
+            return;
+        }
+    };
+    let Opened { step, hash, .. } = opened;
+    let accepted = paths.lock().heard.accept(&peer, step.attempt, step.seq, step.at, now);
+    if let Err(e) = accepted {
+        tracing::debug!(peer = %peer.short(), error = %e, "a step of a negotiation changes nothing");
+        return;
+    }
+    let attempt = step.attempt.0;
+    match step.kind {
+        P2pKind::Offer if paths.mode() == PathMode::RelayOnly => {}
+        P2pKind::Offer => mesh.path_offered(&peer, attempt, hash, step.content),
+        P2pKind::Answer | P2pKind::Candidate => {
+            if step.kind == P2pKind::Answer {
+                mesh.path_event(&peer, Event::Answer(attempt));
+            }
+            let state = paths.lock();
+            let running = state.pairs.get(&peer).and_then(|p| p.running.as_ref());
+            if let Some(running) = running.filter(|r| r.id == attempt) {
+                running.hears(step.kind, step.content);
+            }
+        }
+        P2pKind::Bye => {
+            let detail = match Content::decode(P2pKind::Bye, &step.content) {
+                Ok(Content::Bye(bye)) => bye.reason,
+                _ => String::new(),
+            };
+            let cause = Cause::PeerRefused;
+            mesh.path_event(&peer, Event::Failed { attempt, cause, detail });
+        }
+    }
+}
+
+/// The offer that a running try with this name is about.
+fn offer_of(mesh: &Mesh, peer: &PublicKey, attempt: &[u8; 16]) -> Option<Hash> {
+    let state = mesh.paths.lock();
+    let running = state.pairs.get(peer)?.running.as_ref()?;
+    running.offer().filter(|_| running.id == *attempt)
+}

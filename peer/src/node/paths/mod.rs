@@ -1,0 +1,368 @@
+//! The direct paths of one mesh: the driver of [`crate::path`].
+//!
+//! ```text
+//!   drain ── choose ──► Pair { machine, hedger } ── actions ──► attempt task ══ adapter (QUIC over ICE)
+//!                          ▲         ▲                             │  ▲
+//!        receipts, p2p frames,       └── connected, failed ────────┘  │ offers, answers, candidates
+//!        deadlines, network                                           ▼ sealed, through the broker
+//! ```
+//!
+//! A pair is a peer member's node and ours; sessions ride it. All state is behind one lock, which is
+//! never held across an await.
+
+mod attempt;
+mod carry;
+mod hear;
+mod report;
+mod run;
+
+pub(super) use hear::hear;
+pub(super) use run::run;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use meshwire_signaling::envelope::Channel;
+use meshwire_signaling::frame::feature;
+use meshwire_signaling::id::Blob;
+use meshwire_signaling::p2p::Attempts;
+use meshwire_signaling::{Hash, PublicKey, Target};
+use meshwire_transport::direct::{Adapter, DirectPath, PathInfo};
+use meshwire_transport::link::MessageLink;
+use meshwire_transport::net::random;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant};
+
+use self::attempt::Running;
+use super::events::Event;
+use super::mesh::Mesh;
+use crate::path::hedge::MessageKey;
+use crate::path::machine::{AttemptId, Now};
+use crate::path::select::{Direct, Recipient};
+use crate::path::{
+    Action, Cause, Event as Happened, Facts, Hedger, Machine, PathMode, Via, select_path,
+};
+use crate::store::OutboxMeta;
+
+/// Pairs that are remembered; beyond them the idle ones are forgotten.
+const MAX_PAIRS: usize = 4_096;
+/// Attempts of all peers whose steps are remembered.
+const MAX_ATTEMPTS: usize = 4_096;
+/// How long a path that was replaced may still bring acks.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a path that is up needs.
+struct Live {
+    attempt: AttemptId,
+    link: Arc<dyn MessageLink>,
+    info: watch::Receiver<PathInfo>,
+}
+
+struct Pair {
+    machine: Machine,
+    hedger: Hedger,
+    /// Messages that are to go over the relay, whatever else is up.
+    relay: HashSet<MessageKey>,
+    live: Option<Live>,
+    running: Option<Running>,
+    /// The peer's offer that the machine is being asked about.
+    offered: Option<(Hash, Blob)>,
+}
+
+struct State {
+    pairs: HashMap<PublicKey, Pair>,
+    heard: Attempts,
+    tasks: JoinSet<()>,
+    closed: bool,
+}
+
+/// See the module's documentation.
+pub(crate) struct Paths {
+    adapter: Option<Arc<dyn Adapter>>,
+    mode: PathMode,
+    state: Mutex<State>,
+    /// Wakes [`run`]: a deadline may have come closer.
+    changed: Notify,
+}
+
+impl std::fmt::Debug for Paths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Paths").field("adapter", &self.adapter).field("mode", &self.mode).finish()
+    }
+}
+
+/// What carries one message.
+pub(super) enum Carrier {
+    /// The pair's direct path.
+    Direct(Arc<dyn MessageLink>),
+    /// The broker.
+    Relay,
+    /// Nothing now.
+    None,
+}
+
+impl Paths {
+    pub(super) fn new(adapter: Option<Arc<dyn Adapter>>, mode: PathMode) -> Self {
+        let state = State {
+            pairs: HashMap::new(),
+            heard: Attempts::new(MAX_ATTEMPTS),
+            tasks: JoinSet::new(),
+            closed: false,
+        };
+        Self { adapter, mode, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// What the owner allows.
+    pub(super) fn mode(&self) -> PathMode {
+        self.mode
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The members to whom a direct path is up.
+    pub(super) fn reachable(&self) -> Vec<PublicKey> {
+        let state = self.lock();
+        state.pairs.iter().filter(|(_, p)| p.live.is_some()).map(|(key, _)| *key).collect()
+    }
+
+    /// A receipt came, `direct` says whether over the pair's direct path.
+    pub(super) fn acked(&self, peer: &PublicKey, message: &MessageKey, direct: bool) {
+        if let Some(pair) = self.lock().pairs.get_mut(peer) {
+            pair.hedger.acked(message, direct);
+            pair.relay.remove(message);
+        }
+    }
+
+    /// A message left over the direct path.
+    pub(super) fn sent(&self, peer: &PublicKey, message: MessageKey) {
+        if let Some(pair) = self.lock().pairs.get_mut(peer)
+            && pair.live.is_some()
+        {
+            pair.hedger.sent(Instant::now(), message);
+            self.changed.notify_one();
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let state = self.lock();
+        let due = |pair: &Pair| {
+            let hedge = pair.live.as_ref().and_then(|l| pair.hedger.deadline(l.rtt()));
+            [pair.machine.deadline(), hedge].into_iter().flatten().min()
+        };
+        state.pairs.values().filter_map(due).min()
+    }
+
+    /// Ends everything; the paths say so.
+    pub(super) async fn close(&self) {
+        let (links, mut tasks) = {
+            let mut state = self.lock();
+            state.closed = true;
+            let links: Vec<_> =
+                state.pairs.drain().filter_map(|(_, p)| p.live.map(|l| l.link)).collect();
+            (links, std::mem::take(&mut state.tasks))
+        };
+        for link in links {
+            link.close().await;
+        }
+        tasks.shutdown().await;
+    }
+}
+
+impl Live {
+    fn rtt(&self) -> Duration {
+        self.info.borrow().rtt
+    }
+}
+
+impl Pair {
+    fn new(me: &PublicKey, peer: &PublicKey) -> Self {
+        Self {
+            machine: Machine::new(me, peer),
+            hedger: Hedger::default(),
+            relay: HashSet::new(),
+            live: None,
+            running: None,
+            offered: None,
+        }
+    }
+}
+
+impl State {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.spawn(task);
+    }
+
+    fn pair(&mut self, me: &PublicKey, peer: &PublicKey) -> Option<&mut Pair> {
+        if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(peer) {
+            self.pairs.retain(|_, pair| !pair.machine.is_idle());
+        }
+        if self.closed || self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(peer) {
+            return None;
+        }
+        Some(self.pairs.entry(*peer).or_insert_with(|| Pair::new(me, peer)))
+    }
+}
+
+impl Mesh {
+    /// What carries a message now; seeks a direct path where that is worth it.
+    pub(super) fn carrier(self: &Arc<Self>, meta: &OutboxMeta) -> Carrier {
+        let peer = match meta.target {
+            Target::Member { key } => key,
+            Target::Session { .. } | Target::Service { .. } => match meta.member {
+                Some(member) => member,
+                None => return self.relay_or_none(),
+            },
+            _ => return self.relay_or_none(),
+        };
+        if peer == self.row.self_key || self.paths.adapter.is_none() {
+            return self.relay_or_none();
+        }
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pair(&self.row.self_key, &peer) else {
+            return self.relay_or_none();
+        };
+        if pair.relay.contains(&(meta.author, meta.id)) && self.is_up() {
+            return Carrier::Relay;
+        }
+        let choice = select_path(&self.facts(&peer, pair.machine.direct()));
+        if choice.negotiate {
+            let todo = pair.machine.handle(self.moment(), Happened::Wanted);
+            self.act(&mut state, &peer, todo);
+        } else if choice.via == Via::Direct {
+            let todo = pair.machine.handle(self.moment(), Happened::Traffic);
+            debug_assert!(todo.is_empty());
+        } else if pair.machine.direct() == Direct::BackingOff {
+            let todo = pair.machine.handle(self.moment(), Happened::Wanted);
+            debug_assert!(todo.is_empty());
+        }
+        match choice.via {
+            Via::Direct => match state.pairs.get(&peer).and_then(|p| p.live.as_ref()) {
+                Some(live) => Carrier::Direct(live.link.clone()),
+                None => self.relay_or_none(),
+            },
+            Via::Relay => Carrier::Relay,
+            Via::Wait => Carrier::None,
+        }
+    }
+
+    fn relay_or_none(&self) -> Carrier {
+        if self.is_up() { Carrier::Relay } else { Carrier::None }
+    }
+
+    fn facts(&self, peer: &PublicKey, direct: Direct) -> Facts {
+        let recipient = match self.peer_view(peer) {
+            None => Recipient::Unknown,
+            Some(view) if view.online => Recipient::Online { direct: true },
+            Some(_) => Recipient::Offline,
+        };
+        Facts {
+            channel: Channel::Dm,
+            mode: self.paths.mode,
+            ours: self.paths.adapter.is_some() && self.broker_has(feature::P2P) != Some(false),
+            recipient,
+            direct,
+            relay: self.is_up(),
+        }
+    }
+
+    fn moment(&self) -> Now {
+        let fresh = random(self.services.net.as_ref());
+        Now { at: Instant::now(), unix: self.now(), fresh }
+    }
+
+    /// Something happened to the pair with `peer`.
+    pub(super) fn path_event(self: &Arc<Self>, peer: &PublicKey, event: Happened) {
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pair(&self.row.self_key, peer) else { return };
+        let todo = pair.machine.handle(self.moment(), event);
+        self.act(&mut state, peer, todo);
+    }
+
+    /// The same to all pairs that are remembered.
+    pub(super) fn path_event_all(self: &Arc<Self>, event: &Happened) {
+        let mut state = self.paths.lock();
+        let peers: Vec<_> = state.pairs.keys().copied().collect();
+        for peer in peers {
+            let Some(pair) = state.pairs.get_mut(&peer) else { continue };
+            let todo = pair.machine.handle(self.moment(), event.clone());
+            self.act(&mut state, &peer, todo);
+        }
+    }
+
+    /// Does what a machine wants.
+    fn act(self: &Arc<Self>, state: &mut State, peer: &PublicKey, todo: Vec<Action>) {
+        for action in todo {
+            let Some(pair) = state.pairs.get_mut(peer) else { return };
+            match action {
+                Action::Offer(id) => {
+                    pair.running = attempt::start(self, &mut state.tasks, peer, id, None);
+                }
+                Action::Answer(id) => {
+                    let offer = pair.offered.take();
+                    pair.running = attempt::start(self, &mut state.tasks, peer, id, offer);
+                }
+                Action::Abandon { attempt, cause, tell } => {
+                    let Some(running) = pair.running.take_if(|r| r.id == attempt) else { continue };
+                    if tell {
+                        state.spawn(running.bye(self.clone(), *peer, cause));
+                    }
+                }
+                Action::Promote(id) => self.promote(state, peer, id),
+                Action::Close(cause) => {
+                    if let Some(live) = pair.live.take() {
+                        self.tell_path(peer, None, Some(cause));
+                        let mesh = self.clone();
+                        let peer = *peer;
+                        state.spawn(async move {
+                            mesh.resend(&peer).await;
+                            live.link.close().await;
+                        });
+                    }
+                }
+            }
+        }
+        self.paths.changed.notify_one();
+    }
+
+    /// Messages go over this try's connection from now on.
+    fn promote(self: &Arc<Self>, state: &mut State, peer: &PublicKey, id: AttemptId) {
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        let Some(running) = pair.running.take_if(|r| r.id == id) else { return };
+        let Some(DirectPath { link, events, info }) = running.into_path() else { return };
+        self.tell_path(peer, Some(&info.borrow()), None);
+        let old = pair.live.replace(Live { attempt: id, link: link.clone(), info });
+        state.spawn(carry::run(self.clone(), *peer, id, link, events));
+        if let Some(old) = old {
+            let (mesh, peer) = (self.clone(), *peer);
+            state.spawn(async move {
+                tokio::time::sleep(GRACE).await;
+                old.link.close().await;
+                mesh.resend(&peer).await;
+            });
+        }
+        self.wake.notify_one();
+    }
+
+    fn tell_path(&self, peer: &PublicKey, info: Option<&PathInfo>, cause: Option<Cause>) {
+        tracing::info!(
+            target: "meshwire::events::path",
+            mesh = %self.id().short(), peer = %peer.short(), up = info.is_some(),
+            reach = info.map(|i| i.reach.as_str()), cause = cause.map(Cause::as_str)
+        );
+        let reach = info.map(|i| i.reach);
+        self.services.tell(Event::Path { mesh: self.id(), peer: *peer, reach, cause });
+    }
+
+    /// What a direct path took and nobody acked goes out again, over whatever is up.
+    pub(super) async fn resend(&self, peer: &PublicKey) {
+        match self.store().unsend(&self.id(), Some(peer)).await {
+            Ok(0) => {}
+            Ok(_) => self.wake.notify_one(),
+            Err(e) => tracing::error!(error = %e, "what a direct path lost cannot be sent again"),
+        }
+    }
+}

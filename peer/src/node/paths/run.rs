@@ -1,0 +1,170 @@
+//! Time, and what the network and the broker do, for all pairs of a mesh.
+
+use std::sync::Arc;
+
+use meshwire_signaling::frame::feature;
+use meshwire_signaling::id::Blob;
+use meshwire_signaling::{Hash, PublicKey};
+use meshwire_transport::direct::DirectPath;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use super::super::drain::{Authored, apply};
+use super::super::mesh::Mesh;
+use crate::path::machine::AttemptId;
+use crate::path::{Cause, Event};
+use crate::store::{Step, StepTo};
+
+/// How long before their end credentials are fetched anew.
+const EARLY: Duration = Duration::from_secs(60);
+/// How long to wait after the broker could not say which servers there are.
+const AGAIN: Duration = Duration::from_secs(30);
+/// Why a message went back to be sent over the relay as well.
+const LATE: &str = "late_ack";
+
+/// Runs until it is dropped.
+pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
+    let Some(adapter) = mesh.paths.adapter.clone() else { return };
+    let mut network = adapter.network();
+    let mut up = mesh.watch_link();
+    let mut servers_at = None;
+    loop {
+        let deadline = mesh.paths.deadline();
+        let due = async {
+            match [deadline, servers_at].into_iter().flatten().min() {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = up.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let is_up = { up.borrow_and_update(); mesh.is_up() };
+                servers_at = is_up.then(Instant::now);
+                if is_up {
+                    mesh.path_event_all(&Event::RelayUp);
+                }
+            }
+            Ok(()) = network.changed() => {
+                network.borrow_and_update();
+                servers_at = mesh.is_up().then(Instant::now);
+                mesh.path_event_all(&Event::NetworkChanged);
+            }
+            () = mesh.paths.changed.notified() => {}
+            () = due => {}
+        }
+        if servers_at.is_some_and(|at| at <= Instant::now()) {
+            servers_at = servers(&mesh).await.map(|wait| Instant::now() + wait);
+        }
+        tick(&mesh).await;
+    }
+}
+
+/// Asks the broker for its STUN and TURN servers; says when to ask again.
+async fn servers(mesh: &Arc<Mesh>) -> Option<Duration> {
+    let adapter = mesh.paths.adapter.as_ref()?;
+    if mesh.broker_has(feature::P2P) != Some(true) {
+        return None;
+    }
+    match mesh.link.turn_credentials().await {
+        Ok(servers) => {
+            let ends = servers.servers.iter().map(|s| s.expires_at).min();
+            adapter.set_servers(mesh.id(), servers);
+            let left = Duration::from_millis(ends?.saturating_sub(mesh.now()));
+            Some(left.saturating_sub(EARLY).max(AGAIN))
+        }
+        Err(e) => {
+            tracing::debug!(mesh = %mesh.id().short(), error = %e, "no STUN and TURN servers");
+            Some(AGAIN)
+        }
+    }
+}
+
+/// Does what is due for every pair.
+async fn tick(mesh: &Arc<Mesh>) {
+    let now = Instant::now();
+    let mut steps: Vec<Authored> = Vec::new();
+    {
+        let mut state = mesh.paths.lock();
+        let peers: Vec<PublicKey> = state.pairs.keys().copied().collect();
+        for peer in peers {
+            let Some(pair) = state.pairs.get_mut(&peer) else { continue };
+            let mut todo = Vec::new();
+            if pair.machine.deadline().is_some_and(|at| at <= now) {
+                todo = pair.machine.handle(mesh.moment(), Event::Tick);
+            }
+            if let Some(live) = &pair.live {
+                let due = pair.hedger.due(now, live.rtt());
+                for (author, id) in due.hedge {
+                    pair.relay.insert((author, id));
+                    let to = StepTo::Retry { next_attempt_at: mesh.now(), reason: LATE.to_owned() };
+                    steps.push((author, Step { mesh: mesh.id(), id, to }));
+                }
+                if due.demote {
+                    todo.extend(pair.machine.handle(mesh.moment(), Event::Demote));
+                }
+            }
+            mesh.act(&mut state, &peer, todo);
+        }
+    }
+    if !steps.is_empty() {
+        if let Err(e) = apply(mesh, &steps).await {
+            tracing::error!(error = %e, "late messages could not be sent over the relay");
+        }
+        mesh.wake.notify_one();
+    }
+}
+
+impl Mesh {
+    /// The peer offered.
+    pub(super) fn path_offered(
+        self: &Arc<Self>,
+        peer: &PublicKey,
+        attempt: AttemptId,
+        hash: Hash,
+        content: Blob,
+    ) {
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pair(&self.row.self_key, peer) else { return };
+        pair.offered = Some((hash, content));
+        let todo = pair.machine.handle(self.moment(), Event::Offer(attempt));
+        self.act(&mut state, peer, todo);
+        if let Some(pair) = state.pairs.get_mut(peer) {
+            pair.offered = None;
+        }
+    }
+
+    /// A try has brought a connection.
+    pub(super) fn path_connected(
+        self: &Arc<Self>,
+        peer: &PublicKey,
+        attempt: AttemptId,
+        path: DirectPath,
+    ) {
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        let Some(running) = pair.running.as_mut().filter(|r| r.id == attempt) else { return };
+        let detail = {
+            let info = path.info.borrow();
+            format!("{} {} to {}", info.reach, info.local, info.remote)
+        };
+        running.connected(path);
+        let todo = pair.machine.handle(self.moment(), Event::Connected { attempt, detail });
+        self.act(&mut state, peer, todo);
+    }
+
+    /// A path's link has ended.
+    pub(super) fn path_ended(self: &Arc<Self>, peer: &PublicKey, id: AttemptId, cause: Cause) {
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        if pair.live.take_if(|l| l.attempt == id).is_none() {
+            // Another one had taken its place.
+            return;
+        }
+        let todo = pair.machine.handle(self.moment(), Event::Lost(cause));
+        self.tell_path(peer, None, Some(cause));
+        self.act(&mut state, peer, todo);
+    }
+}
