@@ -70,6 +70,14 @@ impl Chance {
         )]
         Ok(Self((p * STEPS) as u64))
     }
+
+    /// As a number from 0 to 1.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "at most 2^53")]
+        let steps = self.0 as f64;
+        steps / STEPS
+    }
 }
 
 /// FNV-1a, 64 bits: names to stream numbers.

@@ -212,6 +212,11 @@ impl Engine {
         self.flying + self.work.len() + self.routers.iter().map(Router::held).sum::<usize>()
     }
 
+    /// Deliveries that nobody has polled yet.
+    pub(crate) fn arrived(&self) -> usize {
+        self.out.len()
+    }
+
     /// What an interface carried; None for a handle of another engine.
     #[must_use]
     pub fn traffic(&self, iface: IfaceId) -> Option<Traffic> {

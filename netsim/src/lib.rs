@@ -14,6 +14,8 @@
 //! | [`preset`] | equipment that people have |
 //! | [`packet`] | views, builders and checksums of raw packets |
 //! | [`simnet`] | tokio programs as hosts, in one process and in virtual time |
+//! | `lab` | any programs as hosts, in real time: namespaces and TUN devices (Linux) |
+//! | [`mod@bench`] | how fast it is |
 //! | [`trace`] | what happened to which packet, and the books |
 //!
 //! ```
@@ -43,22 +45,28 @@
 //! # }
 //! ```
 
+pub mod bench;
 pub mod change;
 pub mod dice;
 pub mod engine;
 pub mod error;
 pub mod firewall;
 mod hash;
+#[cfg(target_os = "linux")]
+pub mod lab;
 pub mod link;
 pub mod nat;
 pub mod packet;
 mod passage;
+pub mod pcap;
 pub mod prefix;
 pub mod preset;
 pub mod reason;
 mod router;
+pub mod scenario;
 pub mod session;
 pub mod simnet;
+pub mod svg;
 pub mod time;
 pub mod topology;
 pub mod trace;

@@ -176,10 +176,14 @@ impl Preset {
                     what: "keeps the port, even for several hosts at once, while destinations differ",
                     clause: "breaks RFC 4787 REQ-3, RFC 5382 REQ-7",
                 },
+                Property {
+                    what: "a host that had to take another port keeps that one elsewhere, where it can",
+                    clause: "nearer to RFC 4787 REQ-1; RFC 5508 REQ-1a is broken likewise",
+                },
                 NO_HAIRPIN,
                 Property {
-                    what: "UDP 30 s until answered, then 2 min, refreshed both ways",
-                    clause: "breaks RFC 4787 REQ-5 until answered; REQ-6a",
+                    what: "UDP 30 s, and 2 min once it goes both ways for 2 s, refreshed both ways",
+                    clause: "breaks RFC 4787 REQ-5 for its first packets; REQ-6a",
                 },
                 Property {
                     what: "adopts TCP connections in the middle; TCP 5 days",
@@ -290,6 +294,7 @@ impl Preset {
                     lifetimes: Lifetimes {
                         udp: secs(120),
                         udp_unanswered: secs(30),
+                        udp_stream_after: Some(secs(2)),
                         tcp_established: secs(432_000),
                         tcp_transitory: secs(120),
                         icmp: secs(30),
@@ -320,6 +325,7 @@ impl Preset {
                 let lifetimes = Lifetimes {
                     udp: secs(30),
                     udp_unanswered: secs(30),
+                    udp_stream_after: None,
                     tcp_established: secs(1800),
                     tcp_transitory: secs(30),
                     icmp: secs(30),

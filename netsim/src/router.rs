@@ -314,6 +314,12 @@ impl Router {
         Ok(())
     }
 
+    /// Puts another firewall, or none, in place and hands out the old one with its flows.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn swap_firewall(&mut self, new: Option<Firewall>) -> Option<Firewall> {
+        std::mem::replace(&mut self.firewall, new)
+    }
+
     /// Whether the NAT could be this one.
     pub(crate) fn check_nat(&self, config: &NatConfig) -> Result<(), ConfigError> {
         config.check(&self.addresses.first().map(|(_, list)| v4(list)).unwrap_or_default())

@@ -47,6 +47,10 @@ pub struct Lifetimes {
     pub udp: Duration,
     /// UDP before any answer; Linux's conntrack waits 30 s for one. The same as `udp` in RFC 4787.
     pub udp_unanswered: Duration,
+    /// When `udp` takes the place of `udp_unanswered`. None: with the first answer. Some: with the
+    /// first packet behind an answer that comes later than this after the session's first packet; one
+    /// question and its answer are then no reason for it. Linux: 2 s (nf_conntrack_proto_udp.c).
+    pub udp_stream_after: Option<Duration>,
     /// Established TCP connections. RFC 5382, REQ-5: not less than 2 hours and 4 minutes.
     pub tcp_established: Duration,
     /// TCP connections being opened or closed. RFC 5382, REQ-5: not less than 4 minutes.
@@ -60,6 +64,7 @@ impl Lifetimes {
     pub const RFC: Self = Self {
         udp: Duration::from_secs(300),
         udp_unanswered: Duration::from_secs(300),
+        udp_stream_after: None,
         tcp_established: Duration::from_secs(7_440),
         tcp_transitory: Duration::from_secs(240),
         icmp: Duration::from_secs(60),
@@ -102,6 +107,8 @@ const OPEN: u8 = 32;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Session {
     pub(crate) deadline: Time,
+    /// When its first packet passed.
+    began: Option<Time>,
     answered: bool,
     tcp: u8,
 }
@@ -132,8 +139,14 @@ impl Session {
                 }
             }
             Kind::Udp => {
+                let began = *self.began.get_or_insert(now);
+                let was_answered = self.answered;
                 self.answered |= way == Way::In;
-                if self.answered { lifetimes.udp } else { lifetimes.udp_unanswered }
+                let settled = match lifetimes.udp_stream_after {
+                    None => self.answered,
+                    Some(after) => was_answered && now > began + after,
+                };
+                if settled { lifetimes.udp } else { lifetimes.udp_unanswered }
             }
             Kind::Query => lifetimes.icmp,
         };

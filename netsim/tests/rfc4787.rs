@@ -67,7 +67,9 @@ fn rfc4787_req_3_no_port_overloading() {
     assert_eq!(one, two);
     assert_eq!(lab.udp_back(A, one), Ok(sock(IN)));
     assert_eq!(lab.udp_back(B, one), Ok(sock(IN2)));
-    assert_ne!(lab.udp(IN2, A).unwrap(), one, "the whole tuple is taken");
+    let other = lab.udp(IN2, A).unwrap();
+    assert_ne!(other, one, "the whole tuple is taken");
+    assert_eq!(lab.udp(IN2, A2), Ok(other), "what it was given last goes before what it wants");
 }
 
 #[test]
@@ -113,7 +115,32 @@ fn rfc4787_req_5_udp_mapping_lasts_its_timeout_and_no_longer() {
 }
 
 #[test]
-fn rfc4787_req_6_outbound_packets_refresh_inbound_ones_only_if_told() {
+fn rfc4787_req_5_is_broken_by_what_lives_short_until_it_is_a_stream() {
+    let secs = Duration::from_secs;
+    let lifetimes = Lifetimes {
+        udp: secs(120),
+        udp_unanswered: secs(30),
+        udp_stream_after: Some(secs(2)),
+        ..Lifetimes::RFC
+    };
+    let mut lab = Lab::new(Napt { lifetimes, inbound_refresh: true, ..Napt::default() });
+    // A question and its answer.
+    let outer = lab.udp(IN, A).unwrap();
+    lab.wait(3);
+    lab.udp_back(A, outer).unwrap();
+    lab.wait(30);
+    assert_eq!(lab.udp_back(A, outer), Err(Reason::NoMapping));
+    // More than that.
+    let outer = lab.udp(IN, A).unwrap();
+    lab.udp_back(A, outer).unwrap();
+    lab.wait(3);
+    lab.udp(IN, A).unwrap();
+    lab.wait(119);
+    assert_eq!(lab.udp_back(A, outer), Ok(sock(IN)));
+}
+
+#[test]
+fn rfc4787_req_6_and_6a_outbound_packets_refresh_inbound_ones_only_if_told() {
     for inbound_refresh in [false, true] {
         let mut lab = Lab::new(Napt { inbound_refresh, ..Napt::default() });
         let outer = lab.udp(IN, A).unwrap();
@@ -151,7 +178,7 @@ fn rfc4787_req_8_what_came_in_is_answered_from_the_same_endpoint() {
 }
 
 #[test]
-fn rfc4787_req_9_hairpinning_with_external_source() {
+fn rfc4787_req_9_and_9a_hairpinning_with_external_source() {
     let mut lab = Lab::new(Napt::new(EI, EI));
     let (one, two) = (lab.udp(IN, A).unwrap(), lab.udp(IN2, A).unwrap());
     let packet = build(sock(IN), two, Build::Udp(b"over"));

@@ -27,7 +27,7 @@ fn rfc5382_req_1_endpoint_independent_mapping() {
 }
 
 #[test]
-fn rfc5382_req_2a_three_way_handshake_from_either_side() {
+fn rfc5382_req_2_three_way_handshake_from_either_side() {
     let mut lab = Lab::new(Napt::default());
     let outer = open(&mut lab, IN, A);
     // From outside, through the mapping that is there.
@@ -37,7 +37,7 @@ fn rfc5382_req_2a_three_way_handshake_from_either_side() {
 }
 
 #[test]
-fn rfc5382_req_2b_simultaneous_open() {
+fn rfc5382_req_2a_simultaneous_open() {
     for filtering in ALL {
         let mut lab = Lab::new(Napt::new(EI, filtering));
         let outer = lab.tcp(IN, A, SYN).unwrap();
@@ -162,7 +162,7 @@ fn rfc5382_req_7_no_port_overloading() {
 }
 
 #[test]
-fn rfc5382_req_8_hairpinning_with_external_source() {
+fn rfc5382_req_8_and_8a_hairpinning_with_external_source() {
     let mut lab = Lab::new(Napt::new(EI, EI));
     let (one, two) = (lab.tcp(IN, A, SYN).unwrap(), lab.tcp(IN2, A, SYN).unwrap());
     let syn = build(sock(IN), two, Build::tcp(SYN));
@@ -193,5 +193,7 @@ fn segments_of_unknown_connections_follow_the_policy() {
     let mut lab = with(MidStream::Adopt);
     let outer = lab.tcp(IN, A, ACK).unwrap();
     assert_eq!(lab.tcp_back(A, outer, ACK), Ok(sock(IN)));
-    assert_eq!(lab.tcp(IN, B, RST), Err(Reason::TcpState), "a reset opens nothing");
+    for flags in [RST, RST | ACK, FIN | ACK, SYN | ACK] {
+        assert_eq!(lab.tcp(IN, B, flags), Err(Reason::TcpState), "{flags:#x} opens nothing");
+    }
 }

@@ -6,7 +6,9 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use meshwire_netsim::nat::{Limits, Napt, Nat, NatConfig, Pair, Refusal, Verdict};
+use meshwire_netsim::nat::{
+    Limits, Napt, Nat, NatConfig, Pair, PortRule, Ports, Refusal, Taken, Verdict,
+};
 use meshwire_netsim::packet::{Build, IcmpError, View, build, icmp_error};
 use meshwire_netsim::{Lifetimes, Reason};
 
@@ -31,6 +33,21 @@ fn rfc5508_req_1a_identifiers_are_mapped_independently_of_the_destination() {
     let first = lab.out("10.0.0.2:77", "203.0.113.1:77", ping(false)).unwrap();
     assert_eq!(lab.out("10.0.0.2:77", "203.0.113.9:77", ping(false)), Ok(first));
     assert_ne!(lab.out("10.0.0.3:77", "203.0.113.9:77", ping(false)), Ok(first));
+}
+
+/// What REQ-1a advises against, as Linux does it: identifiers are shared while destinations differ.
+#[test]
+fn rfc5508_req_1a_is_not_kept_where_ports_are_shared() {
+    let ports = Ports { rule: PortRule::Preserving(Taken::Share), ..Ports::default() };
+    let mut lab = Lab::new(Napt { ports, ..Napt::new(APD, APD) });
+    let first = lab.out("10.0.0.2:77", "203.0.113.1:77", ping(false)).unwrap();
+    assert_eq!(lab.out("10.0.0.3:77", "203.0.113.9:77", ping(false)), Ok(first));
+    let back = |from: &str| build(sock(from), first, ping(true));
+    for (from, to) in [("203.0.113.1:77", "10.0.0.2"), ("203.0.113.9:77", "10.0.0.3")] {
+        let (inside, _) = lab.pass(false, back(from)).unwrap();
+        assert_eq!(View::parse(&inside).unwrap().ip.destination, ip(to));
+    }
+    assert_ne!(lab.out("10.0.0.3:77", "203.0.113.1:77", ping(false)), Ok(first));
 }
 
 #[test]
@@ -158,6 +175,20 @@ fn rfc5508_req_6_errors_neither_refresh_nor_end_mappings() {
 }
 
 #[test]
+fn rfc5508_req_6_errors_about_queries_neither_refresh_nor_end_them() {
+    let mut lab = Lab::new(Napt { inbound_refresh: true, ..Napt::default() });
+    let query = build(sock("10.0.0.2:77"), sock("203.0.113.1:77"), ping(false));
+    let (outside, _) = lab.pass(true, query).unwrap();
+    lab.wait(59);
+    let unreachable = icmp_error(ip("192.0.2.1"), IcmpError::HostUnreachable, &outside).unwrap();
+    let (inside, _) = lab.pass(false, unreachable).unwrap();
+    assert_eq!(View::parse(&inside).unwrap().ip.destination, ip("10.0.0.2"));
+    assert_eq!(lab.live(), 1);
+    lab.wait(1);
+    assert_eq!(lab.live(), 0);
+}
+
+#[test]
 fn rfc5508_req_7_hairpinned_queries_by_basic_nat() {
     let mut lab = Lab { nat: one_to_one(), ..Lab::new(Napt::default()) };
     let query = build(sock("10.0.0.2:5"), sock("198.51.100.3:5"), ping(false));
@@ -207,11 +238,62 @@ fn rfc5508_req_9_policy_may_be_silence() {
 }
 
 #[test]
-fn rfc5508_req_10_echo_requests_to_the_nat_are_its_own() {
+fn rfc5508_req_10a_echo_requests_to_the_nat_are_its_own() {
     let mut lab = Lab::new(Napt::default());
     let ask = |from: &str| build(sock(from), sock("198.51.100.1:5"), ping(false));
     assert_eq!(lab.nat.inbound(lab.now, &mut ask("203.0.113.1:5")), Verdict::Own);
     assert_eq!(lab.nat.outbound(lab.now, &mut ask("10.0.0.2:5")), Verdict::Own);
+}
+
+/// The message `kind` about a packet, from 192.0.2.1 to its source.
+fn error_of_kind(kind: u8, about: &[u8]) -> Vec<u8> {
+    let mut error = icmp_error(ip("192.0.2.1"), IcmpError::HostUnreachable, about).unwrap();
+    let code = 0;
+    let old = [error[20], error[21]];
+    error[20..22].copy_from_slice(&[kind, code]);
+    let check = u16::from_be_bytes([error[22], error[23]]);
+    let check = meshwire_netsim::packet::adjust(check, &old, &[kind, code]);
+    error[22..24].copy_from_slice(&check.to_be_bytes());
+    error
+}
+
+#[test]
+fn rfc5508_req_10a_unreachable_and_time_exceeded_pass_and_10b_parameter_problem() {
+    let mut lab = Lab::new(Napt::default());
+    let outside = leave(&mut lab);
+    for kind in [3, 11, 12] {
+        let (inside, _) = lab.pass(false, error_of_kind(kind, &outside)).unwrap();
+        assert_eq!(icmp(&inside), (kind, 0, sock(IN), sock(A)));
+    }
+}
+
+#[test]
+fn rfc5508_req_10b_timestamps_pass() {
+    let mut lab = Lab::new(Napt::default());
+    let mut ask = build(sock("10.0.0.2:77"), sock("203.0.113.1:77"), ping(false));
+    ask[20] = 13;
+    let check = u16::from_be_bytes([ask[22], ask[23]]);
+    let check = meshwire_netsim::packet::adjust(check, &[8, 0], &[13, 0]);
+    ask[22..24].copy_from_slice(&check.to_be_bytes());
+    let (asked, _) = lab.pass(true, ask).unwrap();
+    assert_eq!((asked[20], View::parse(&asked).unwrap().ip.source), (13, ip(EXT)));
+}
+
+#[test]
+fn rfc5508_req_10b_and_10c_redirects_and_source_quench_do_not_pass() {
+    for kind in [4, 5] {
+        let mut lab = Lab::new(Napt::default());
+        let outside = leave(&mut lab);
+        let error = error_of_kind(kind, &outside);
+        assert_eq!(lab.pass(false, error), Err(Reason::Untranslatable), "{kind}");
+    }
+}
+
+#[test]
+fn rfc5508_req_10e_no_errors_about_errors() {
+    let mut lab = Lab::new(Napt::default());
+    let error = error_about("203.0.113.1", &leave(&mut lab));
+    assert_eq!(icmp_error(ip("192.0.2.1"), IcmpError::TimeExceeded, &error), None);
 }
 
 #[test]

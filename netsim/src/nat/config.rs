@@ -105,8 +105,10 @@ pub enum Taken {
     NextFree,
     /// A random free one.
     Random,
-    /// Shares the port as long as the remote ends differ, as Linux does; a random one otherwise. RFC
-    /// 4787, REQ-3 forbids it. Needs mapping and filtering by address and port.
+    /// Shares the port as long as the remote ends differ, as Linux does; otherwise the one that the
+    /// inside endpoint was given last, if the remote ends differ there, or a random one. Identifiers of
+    /// queries likewise, by remote address. RFC 4787, REQ-3 forbids it. Needs mapping and filtering by
+    /// address and port.
     Share,
 }
 

@@ -9,9 +9,20 @@ use super::napt::{Flow, Translator, flow, remote};
 use crate::packet::{End, View, checksum, header_checksum_ok, rewrite_embedded, rewrite_v4};
 use crate::reason::Reason;
 
+/// Redirects speak of routes that the other side of a NAT does not have, and nobody may send or heed
+/// source quench (RFC 5508, REQ-10c; RFC 6633): neither passes.
+fn passes(packet: &[u8], view: &View) -> bool {
+    const SOURCE_QUENCH: u8 = 4;
+    const REDIRECT: u8 = 5;
+    !matches!(packet.get(view.ip.transport), Some(&(SOURCE_QUENCH | REDIRECT)))
+}
+
 /// The packet that an error quotes. Errors whose checksum, or whose quote's header checksum, is wrong
 /// are dropped (REQ-3).
 pub(super) fn quoted(packet: &[u8], view: &View) -> Result<(View, Ipv4Addr, Ipv4Addr), Reason> {
+    if !passes(packet, view) {
+        return Err(Reason::Untranslatable);
+    }
     let from = view.ip.transport;
     let message = packet.get(from..view.ip.end).ok_or(Reason::Malformed)?;
     let quote = message.get(8..).ok_or(Reason::Malformed)?;

@@ -11,7 +11,8 @@ use super::table::{Endpoint, Mappings};
 use super::{MappingInfo, Output, Verdict};
 use crate::dice::Dice;
 use crate::packet::{
-    ACK, End, IcmpError, Protocol, RST, SYN, Transport, View, icmp_error, rewrite_v4, tcp_reset,
+    ACK, End, FIN, IcmpError, Protocol, RST, SYN, Transport, View, icmp_error, rewrite_v4,
+    tcp_reset,
 };
 use crate::prefix::pack;
 use crate::reason::Reason;
@@ -228,12 +229,13 @@ impl Translator {
         let Flow { kind, source, destination, flags } = *flow;
         let to = remote(destination);
         let found = self.mappings.leaving(kind, source, to);
-        let opens = flags & SYN != 0;
-        // A reset never opens anything; for other segments of unknown connections see MidStream.
-        let stray = kind == Kind::Tcp
-            && !opens
-            && !found.is_some_and(|slot| self.knows(now, slot, to))
-            && (self.config.mid_stream != MidStream::Adopt || flags & RST != 0);
+        let opens = flags & (SYN | ACK) == SYN;
+        // What answers, ends or resets never opens anything; for others of unknown connections see
+        // MidStream.
+        let middle = flags & (SYN | ACK | FIN | RST) == ACK;
+        let adopted = middle && self.config.mid_stream == MidStream::Adopt;
+        let welcome = opens || adopted || found.is_some_and(|slot| self.knows(now, slot, to));
+        let stray = kind == Kind::Tcp && !welcome;
         if stray {
             let answer = (self.config.mid_stream == MidStream::Reset)
                 .then(|| tcp_reset(packet, view))

@@ -39,14 +39,14 @@ impl Chooser {
         };
         if let Some(address) = paired {
             return self
-                .port(config, mappings, kind, address, inside.1, remote)
+                .port(config, mappings, kind, address, inside, remote)
                 .map(|p| (address, p));
         }
         // A new pair, or any address at all: in turn, past those that are full.
         let start = self.turn;
         for step in 0..external.len() {
             let address = *external.get((start + step) % external.len())?;
-            if let Some(port) = self.port(config, mappings, kind, address, inside.1, remote) {
+            if let Some(port) = self.port(config, mappings, kind, address, inside, remote) {
                 self.turn = (start + step + 1) % external.len();
                 return Some((address, port));
             }
@@ -60,34 +60,42 @@ impl Chooser {
         mappings: &Mappings,
         kind: Kind,
         address: Ipv4Addr,
-        want: u16,
+        inside: Endpoint,
         remote: Remote,
     ) -> Option<u16> {
-        let ports = &config.ports;
+        let (ports, want) = (&config.ports, inside.1);
         let query = kind == Kind::Query;
-        let (low, high) = if query {
+        let shared = ports.rule == PortRule::Preserving(Taken::Share);
+        let (low, high) = match want {
             // Identifiers have neither classes nor parity.
-            (0, u16::MAX)
-        } else if ports.keep_class && want < 1024 {
-            (1, 1023)
-        } else {
-            ports.range
+            _ if query => (0, u16::MAX),
+            // Linux has a class for those that prove who asks, and one for the rest
+            // (nf_nat_l4proto_unique_tuple).
+            0..512 if ports.keep_class && shared => (1, 511),
+            512..1024 if ports.keep_class && shared => (600, 1023),
+            0..1024 if ports.keep_class => (1, 1023),
+            _ => ports.range,
         };
         let step = if ports.parity && !query { 2 } else { 1 };
         let first = if step == 2 && (low ^ want) & 1 == 1 { low + 1 } else { low };
         let slots = u32::from(high.checked_sub(first)?) / step + 1;
+        let latest = mappings.latest(kind, inside).filter(|l| l.0 == address).map(|l| l.1);
         let free = |port: u16| mappings.is_free(kind, (address, port), remote);
         let random = |dice: &mut Dice| dice.below(slots);
         let at = |slot: u32| u16::try_from(u32::from(first) + slot * step).ok();
         let slot_of = |port: u16| u32::from(port.saturating_sub(first)) / step;
         let start = match ports.rule {
+            // What the inside endpoint has already goes before what it would like to have.
+            PortRule::Preserving(Taken::Share) if latest.is_some_and(free) => return latest,
             PortRule::Preserving(taken) => {
-                let inside_range = (low..=high).contains(&want);
-                if inside_range && free(want) {
+                let in_range = (low..=high).contains(&want);
+                // Linux keeps a low port that is free, whatever its class.
+                let low_too = shared && ports.keep_class && (1..1024).contains(&want);
+                if (in_range || low_too) && free(want) {
                     return Some(want);
                 }
                 match taken {
-                    Taken::NextFree if inside_range => slot_of(want) + 1,
+                    Taken::NextFree if in_range => slot_of(want) + 1,
                     Taken::NextFree => 0,
                     Taken::Random | Taken::Share => random(&mut self.dice),
                 }

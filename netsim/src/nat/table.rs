@@ -48,6 +48,8 @@ pub(super) struct Mappings {
     hold: Duration,
     by_inside: Table<u32>,
     by_external: Table<u32>,
+    /// Where ports are shared: the mappings of an inside endpoint, oldest first.
+    by_source: Table<Vec<u32>>,
     slots: Vec<Option<Mapping>>,
     free: Vec<u32>,
     ends: BinaryHeap<Reverse<(Time, u32)>>,
@@ -88,6 +90,7 @@ impl Mappings {
             hold: config.ports.hold,
             by_inside: Table::default(),
             by_external: Table::default(),
+            by_source: Table::default(),
             slots: Vec::new(),
             free: Vec::new(),
             ends: BinaryHeap::new(),
@@ -102,10 +105,10 @@ impl Mappings {
         match kind {
             Kind::Udp => self.udp,
             Kind::Tcp => self.tcp,
-            // RFC 5508, REQ-1a: identifiers are mapped independently of the destination. Replies
-            // come from the address that was asked.
+            // Replies come from the address that was asked. RFC 5508, REQ-1a: identifiers are mapped
+            // independently of it, except where they are shared as ports are.
             Kind::Query => Behaviour {
-                mapping: Dependence::EndpointIndependent,
+                mapping: self.external_mask(kind),
                 filtering: Dependence::AddressDependent,
             },
         }
@@ -123,10 +126,10 @@ impl Mappings {
     }
 
     fn external_mask(&self, kind: Kind) -> Dependence {
-        if self.share && kind != Kind::Query {
-            Dependence::AddressAndPortDependent
-        } else {
-            Dependence::EndpointIndependent
+        match (self.share, kind) {
+            (false, _) => Dependence::EndpointIndependent,
+            (true, Kind::Query) => Dependence::AddressDependent,
+            (true, Kind::Udp | Kind::Tcp) => Dependence::AddressAndPortDependent,
         }
     }
 
@@ -151,6 +154,12 @@ impl Mappings {
         let whole = key(kind, external, (0, 0));
         let taken = |k| self.by_external.contains_key(&k) || self.resting_keys.contains_key(&k);
         !taken(exact) && (exact == whole || !taken(whole))
+    }
+
+    /// The outside endpoint that this inside one was given last, where ports are shared.
+    pub(super) fn latest(&self, kind: Kind, inside: Endpoint) -> Option<Endpoint> {
+        let slot = *self.by_source.get(&key(kind, inside, (0, 0)))?.last()?;
+        Some(self.slots.get(usize::try_from(slot).ok()?)?.as_ref()?.external)
     }
 
     pub(super) fn live(&self) -> u32 {
@@ -194,6 +203,9 @@ impl Mappings {
         // A forward of a NAT that looks at destinations is found from inside by its sessions alone.
         if !fixed || by == Dependence::EndpointIndependent {
             self.by_inside.entry(in_key).or_insert(slot);
+        }
+        if !fixed && self.share {
+            self.by_source.entry(key(kind, inside, (0, 0))).or_default().push(slot);
         }
         if !fixed {
             self.live += 1;
@@ -289,6 +301,13 @@ impl Mappings {
         {
             if table.get(&key) == Some(&slot) {
                 table.remove(&key);
+            }
+        }
+        let source = key(mapping.kind, mapping.inside, (0, 0));
+        if let Some(siblings) = self.by_source.get_mut(&source) {
+            siblings.retain(|s| *s != slot);
+            if siblings.is_empty() {
+                self.by_source.remove(&source);
             }
         }
         self.live -= 1;

@@ -12,6 +12,7 @@
 
 mod build;
 mod checksum;
+mod ecn;
 mod fragments;
 mod icmp;
 mod reset;
@@ -21,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use build::{Build, build};
 pub use checksum::{adjust, checksum, transport_checksum};
+pub use ecn::{ecn, mark_ecn};
 pub use fragments::fragment;
 pub(crate) use fragments::{allow_fragments, join};
 pub use icmp::{IcmpError, echo_reply, icmp_error};

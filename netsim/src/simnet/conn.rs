@@ -6,27 +6,26 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
+use super::sent::Sent;
 use crate::packet::RST;
 use crate::time::Time;
 use crate::topology::HostId;
 
-/// Bytes of each direction's buffer: what 200 ms take at 10 Mbit/s.
-const BUFFER: usize = 256 * 1024;
-
 /// How long a SYN is repeated: Linux' six retries.
 const CONNECT: Duration = Duration::from_secs(127);
 
-/// How long data may stay unacknowledged: Linux' fifteen retries.
+/// How long data or a FIN may stay unacknowledged by somebody who is silent: Linux' fifteen retries.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(924);
 
-/// How long a connection that nobody holds may take to close: Linux' `tcp_fin_timeout`.
+/// The same where nobody holds the connection any more: Linux' `tcp_fin_timeout`.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The least MTU that is believed (RFC 791), so that a segment has room.
@@ -50,30 +49,41 @@ pub(super) struct Conn {
     pub(super) role: Role,
     /// When it has something to do by itself.
     pub(super) deadline: Option<Time>,
-    /// Whether it waits to be polled.
-    pub(super) queued: bool,
     secret: u64,
     interface: Interface,
     sockets: SocketSet<'static>,
     handle: SocketHandle,
     wire: Wire,
+    sent: Sent,
     was_reset: bool,
     error: Option<io::ErrorKind>,
+    /// What a router said since then, which counts if nothing else comes (RFC 5461 section 4.2).
+    hint: Option<io::ErrorKind>,
+    /// When the last packet came.
+    heard: Time,
+    /// Since when it waits for an answer.
+    waits: Option<Time>,
+}
+
+/// What a new connection is given.
+pub(super) struct Opening {
+    pub(super) host: HostId,
+    pub(super) here: SocketAddr,
+    pub(super) there: SocketAddr,
+    pub(super) role: Role,
+    pub(super) mtu: u32,
+    /// Where its sequence numbers start.
+    pub(super) secret: u64,
+    /// Bytes of each direction's buffer.
+    pub(super) buffer: usize,
 }
 
 impl Conn {
-    pub(super) fn new(
-        now: Time,
-        host: HostId,
-        here: SocketAddr,
-        there: SocketAddr,
-        role: Role,
-        mtu: u32,
-        secret: u64,
-    ) -> io::Result<Self> {
+    pub(super) fn new(now: Time, opening: &Opening) -> io::Result<Self> {
+        let Opening { host, here, there, role, mtu, secret, buffer } = *opening;
         let mut wire = Wire::new(mtu);
         let mut interface = interface(now, here.ip(), secret, &mut wire);
-        let buffer = || SocketBuffer::new(vec![0; BUFFER]);
+        let buffer = || SocketBuffer::new(vec![0; buffer]);
         let mut socket = Socket::new(buffer(), buffer());
         // As transport::net's own sockets, which set TCP_NODELAY.
         socket.set_nagle_enabled(false);
@@ -94,14 +104,17 @@ impl Conn {
             there,
             role,
             deadline: None,
-            queued: false,
             secret,
             interface,
             sockets,
             handle,
             wire,
+            sent: Sent::default(),
             was_reset: false,
             error: None,
+            hint: None,
+            heard: now,
+            waits: None,
         })
     }
 
@@ -121,6 +134,16 @@ impl Conn {
         !matches!(self.state(), State::Closed | State::Listen | State::SynSent | State::SynReceived)
     }
 
+    /// Whether it only waits for packets that are late.
+    pub(super) fn is_over(&self) -> bool {
+        self.state() == State::TimeWait
+    }
+
+    /// Whether a SYN that was to open it did not, or was taken back (RFC 9293 section 3.10.7.4).
+    pub(super) fn came_to_nothing(&self) -> bool {
+        matches!(self.state(), State::Closed | State::Listen)
+    }
+
     /// Why it closed.
     pub(super) fn error(&self) -> io::Error {
         let guess =
@@ -134,17 +157,20 @@ impl Conn {
     }
 
     /// A packet for it has come.
-    pub(super) fn receive(&mut self, flags: u8, packet: Vec<u8>) {
+    pub(super) fn receive(&mut self, now: Time, flags: u8, packet: Vec<u8>) {
         self.was_reset |= flags & RST != 0;
+        self.heard = now;
+        self.hint = None;
         self.wire.inbox.push_back(packet);
     }
 
-    /// A router or host says that the other side cannot be reached. Ends it only while it connects
-    /// (RFC 5461 section 4.2).
+    /// A router or host says that the other side cannot be reached. Ends it only while it connects.
     pub(super) fn unreachable(&mut self, kind: io::ErrorKind) {
         if self.state() == State::SynSent {
             self.error = Some(kind);
             self.socket().abort();
+        } else {
+            self.hint = Some(kind);
         }
     }
 
@@ -160,6 +186,7 @@ impl Conn {
     /// Its holder is gone. False when there is nothing left to say.
     pub(super) fn abandon(&mut self) -> bool {
         self.role = Role::Abandoned;
+        self.waits = None;
         if matches!(self.state(), State::SynSent | State::Closed) {
             // A closed one has a reset to send if this side closed it, which it did when it was polled.
             return false;
@@ -176,25 +203,51 @@ impl Conn {
 
     /// Lets it act; gives what it sends.
     pub(super) fn poll(&mut self, now: Time) -> VecDeque<Vec<u8>> {
+        self.deadline = None;
         if self.error.is_some() {
-            self.deadline = None;
             return VecDeque::new();
         }
-        let timeout = match (self.role, self.state()) {
-            (_, State::SynSent | State::SynReceived) => Some(CONNECT),
-            (Role::Abandoned, _) => Some(ABANDONED),
-            _ => (self.socket().send_queue() > 0).then_some(UNACKNOWLEDGED),
-        };
-        self.socket().set_timeout(timeout);
         let at = instant(now);
         self.interface.poll(at, &mut self.wire, &mut self.sockets);
+        if self.role == Role::Abandoned && self.socket().recv_queue() > 0 {
+            // RFC 1122 section 4.2.2.13: the other side learns that nobody reads any more.
+            self.socket().abort();
+            self.interface.poll(at, &mut self.wire, &mut self.sockets);
+        }
+        let patience = self.patience();
+        let waits = patience.map(|_| *self.waits.get_or_insert(now));
+        self.waits = waits;
+        let until = patience.zip(waits).map(|(limit, since)| since.max(self.heard) + limit);
+        if until.is_some_and(|until| until <= now) {
+            self.error = Some(self.hint.unwrap_or(io::ErrorKind::TimedOut));
+            self.socket().abort();
+            return VecDeque::new();
+        }
         let next = self.interface.poll_at(at, &self.sockets);
         // What is due at once was done; smoltcp counts in microseconds.
-        self.deadline = next.map(|next| {
+        let next = next.map(|next| {
             let micros = u64::try_from(next.total_micros()).unwrap_or(0);
             Time::from_nanos(micros.saturating_mul(1000)).max(now.plus_nanos(1000))
         });
-        std::mem::take(&mut self.wire.outbox)
+        self.deadline = [next, until].into_iter().flatten().min();
+        let mut out = std::mem::take(&mut self.wire.outbox);
+        for packet in &mut out {
+            self.sent.pass(packet);
+        }
+        out
+    }
+
+    /// How long the other side may be silent now; None when it owes nothing. smoltcp's own timeout
+    /// would also count the silence before there was anything to answer.
+    fn patience(&self) -> Option<Duration> {
+        let socket = self.sockets.get::<Socket<'_>>(self.handle);
+        match socket.state() {
+            State::Closed | State::Listen | State::TimeWait => None,
+            State::SynSent | State::SynReceived => Some(CONNECT),
+            _ if self.role == Role::Abandoned => Some(ABANDONED),
+            State::FinWait1 | State::Closing | State::LastAck => Some(UNACKNOWLEDGED),
+            _ => (socket.send_queue() > 0).then_some(UNACKNOWLEDGED),
+        }
     }
 }
 
@@ -249,6 +302,9 @@ impl Device for Wire {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ip;
         capabilities.max_transmission_unit = self.mtu;
+        // Whoever hands packets in has looked at their checksums.
+        capabilities.checksum.ipv4 = Checksum::Tx;
+        capabilities.checksum.tcp = Checksum::Tx;
         capabilities
     }
 }

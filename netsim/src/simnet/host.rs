@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use meshwire_transport::net::{BoxStream, Datagram, Listener, Net};
 
+use super::local::SocketOptions;
 use super::tcp::{SimListener, SimStream};
 use super::udp::SimDatagram;
 use super::world::World;
@@ -46,6 +47,15 @@ impl SimHost {
             }
         });
     }
+
+    /// How the sockets are that it makes from now on.
+    pub fn set_options(&self, options: SocketOptions) {
+        self.shared.peek(|world| {
+            if let Ok(local) = world.host(self.id) {
+                local.options = options;
+            }
+        });
+    }
 }
 
 impl fmt::Debug for SimHost {
@@ -80,6 +90,11 @@ impl Net for SimHost {
             }
         }
         Err(last)
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let addresses = self.shared.peek(|world| world.resolve(host))?;
+        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 
     async fn tcp_bind(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>> {

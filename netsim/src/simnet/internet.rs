@@ -20,7 +20,7 @@ use crate::topology::{Builder, HostId, IfaceId, NetId, RouterId, Uplink, Wire};
 /// | n-th home's router, outside | 198.18.n | 2001:db8:2::n |
 /// | its machine | 10.n.2, without NAT 198.19.n.2 | 2001:db8:3:n::2 |
 ///
-/// Names resolve to servers alone.
+/// A machine behind [`Preset::Ipv6Only`] has no IPv4 address. Names resolve to servers alone.
 pub struct Internet {
     stage: Stage,
     builder: Builder,
@@ -46,11 +46,14 @@ pub struct Home {
     pub host: HostId,
     /// Its machine's interface.
     pub iface: IfaceId,
+    /// The network between it and its router.
+    pub lan: NetId,
     /// Its router.
     pub router: RouterId,
     /// The router's interface in the core.
     pub uplink: IfaceId,
-    /// What the world sees of it in IPv4: the router's address, without NAT the machine's.
+    /// What the world sees of it: the router's IPv4 address, without NAT the machine's, without IPv4
+    /// the machine's IPv6 address.
     pub outside: IpAddr,
     /// The machine's IPv6 address.
     pub v6: IpAddr,
@@ -120,11 +123,13 @@ impl Internet {
         let gateway = [inside(1).into(), v6(3, n, 1).into()];
         self.builder.inside(router, lan, &gateway, &[], Wire::default())?;
         let host = self.builder.host(name)?;
-        let own = [inside(2).into(), v6(3, n, 2).into()];
+        let (own4, own6): (IpAddr, IpAddr) = (inside(2).into(), v6(3, n, 2).into());
+        // RFC 8925 section 3.2: who does without IPv4 is given no address.
+        let own = if preset == Preset::Ipv6Only { vec![own6] } else { vec![own4, own6] };
         let iface = self.builder.attach(host, lan, &own, Wire::default())?;
         let uplink = self.builder.uplink(router).ok_or(ConfigError::Unknown("this router"))?;
-        let outside = if translated { outside } else { inside(2) }.into();
-        Ok(Home { host, iface, router, uplink, outside, v6: own[1] })
+        let outside = if translated { outside.into() } else { own[0] };
+        Ok(Home { host, iface, lan, router, uplink, outside, v6: own6 })
     }
 
     /// The core, to hang other things into with [`Self::builder`].

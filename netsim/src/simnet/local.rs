@@ -12,16 +12,63 @@ use super::world::ConnId;
 use crate::dice::Dice;
 use crate::engine::Engine;
 use crate::link::LinkState;
-use crate::packet::View;
+use crate::packet::{View, ecn};
 use crate::prefix::pack;
 use crate::time::Time;
-use crate::topology::HostId;
+use crate::topology::{HostId, Iface};
 
-/// Ports that are handed out: Linux' `ip_local_port_range`.
-const EPHEMERAL: (u16, u16) = (32_768, 60_999);
+/// What a host's sockets are like. The default is Linux'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Bytes of each TCP connection in each direction, between 4 KiB and 16 MiB. Default: 256 KiB, what
+    /// 200 ms take at 10 Mbit/s.
+    pub tcp_buffer: usize,
+    /// Bytes that may wait in a UDP socket, 64 more counted for each datagram; what comes when they are
+    /// full is lost. Default: `rmem_default`, 212,992.
+    pub udp_buffer: usize,
+    /// Connections of a listener that shake hands or wait to be accepted; a SYN beyond is dropped.
+    /// Default: `somaxconn`, 4,096.
+    pub backlog: usize,
+    /// Whether routers may cut IPv4 datagrams up, as on systems that cannot forbid it, and the host
+    /// itself does. Otherwise one that is larger than the link is refused, as in IPv6. Default: no.
+    pub udp_fragments: bool,
+    /// The first and the last of the ports that are handed out. Default: `ip_local_port_range`, 32,768
+    /// to 60,999.
+    pub ports: (u16, u16),
+}
 
-/// Connections that may wait to be accepted, like Linux' `somaxconn`; a SYN beyond is refused.
-const BACKLOG: usize = 4096;
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            tcp_buffer: 256 * 1024,
+            udp_buffer: 212_992,
+            backlog: 4096,
+            udp_fragments: false,
+            ports: (32_768, 60_999),
+        }
+    }
+}
+
+impl SocketOptions {
+    pub(super) fn tcp_buffer(&self) -> usize {
+        self.tcp_buffer.clamp(4 << 10, 16 << 20)
+    }
+}
+
+/// Whether a SYN finds a listener.
+pub(super) enum Admission {
+    /// This one.
+    Welcome(SocketAddr),
+    Full,
+    Nobody,
+}
+
+/// A port and an address bound there: by port first, so that all of a port are found together.
+type Bound = (u16, IpAddr);
+
+fn bound(addr: SocketAddr) -> Bound {
+    (addr.port(), addr.ip())
+}
 
 /// How long a path's MTU is believed (RFC 1191 section 6.3), and how many are kept.
 const MTU_LIFETIME: Duration = Duration::from_secs(600);
@@ -37,8 +84,9 @@ pub(super) struct Backlog {
 
 pub(super) struct Local {
     pub(super) name: String,
-    pub(super) udp: BTreeMap<SocketAddr, UdpQueue>,
-    pub(super) listeners: BTreeMap<SocketAddr, Backlog>,
+    pub(super) options: SocketOptions,
+    udp: BTreeMap<Bound, UdpQueue>,
+    listeners: BTreeMap<Bound, Backlog>,
     /// Connections by their ends: here, there.
     pub(super) flows: BTreeMap<(SocketAddr, SocketAddr), ConnId>,
     pub(super) fragments: Reassembly,
@@ -52,10 +100,11 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn new(seed: u64, _: HostId, name: &str) -> Self {
+    pub(super) fn new(seed: u64, name: &str) -> Self {
         let dice = |purpose: &str| Dice::new(seed, &format!("host:{name}/{purpose}"));
         Self {
             name: name.to_owned(),
+            options: SocketOptions::default(),
             udp: BTreeMap::new(),
             listeners: BTreeMap::new(),
             flows: BTreeMap::new(),
@@ -81,16 +130,39 @@ impl Local {
     }
 
     /// The listener that a SYN to `here` belongs to, with one more waiting there.
-    pub(super) fn admit(&mut self, here: SocketAddr) -> Option<SocketAddr> {
-        let key = wildcards(here).into_iter().find(|key| self.listeners.contains_key(key))?;
-        let backlog = self.listeners.get_mut(&key).filter(|b| b.waiting < BACKLOG)?;
-        backlog.waiting += 1;
-        Some(key)
+    pub(super) fn admit(&mut self, here: SocketAddr) -> Admission {
+        for at in closest_listener(here) {
+            match self.listeners.get_mut(&bound(at)) {
+                Some(backlog) if backlog.waiting < self.options.backlog => {
+                    backlog.waiting += 1;
+                    return Admission::Welcome(at);
+                }
+                Some(_) => return Admission::Full,
+                None => {}
+            }
+        }
+        Admission::Nobody
+    }
+
+    pub(super) fn listener(&mut self, at: SocketAddr) -> Option<&mut Backlog> {
+        self.listeners.get_mut(&bound(at))
+    }
+
+    pub(super) fn unlisten(&mut self, at: SocketAddr) -> Option<Backlog> {
+        self.listeners.remove(&bound(at))
+    }
+
+    pub(super) fn udp(&mut self, at: SocketAddr) -> Option<&mut UdpQueue> {
+        self.udp.get_mut(&bound(at))
+    }
+
+    pub(super) fn unbind_udp(&mut self, at: SocketAddr) {
+        self.udp.remove(&bound(at));
     }
 
     /// A connection is ready to be accepted. False when nobody listens any more.
     pub(super) fn arrived(&mut self, listener: SocketAddr, id: ConnId) -> bool {
-        let Some(backlog) = self.listeners.get_mut(&listener) else { return false };
+        let Some(backlog) = self.listener(listener) else { return false };
         backlog.ready.push_back(id);
         if let Some(waker) = backlog.waker.take() {
             waker.wake();
@@ -102,35 +174,61 @@ impl Local {
     pub(super) fn udp_in(&mut self, view: &View, packet: &[u8]) -> bool {
         let (source, destination) = view.ports();
         let here = SocketAddr::new(view.ip.destination, destination);
-        let Some(key) = wildcards(here).into_iter().find(|key| self.udp.contains_key(key)) else {
-            return false;
-        };
-        if let Some(queue) = self.udp.get_mut(&key) {
-            let payload = packet.get(view.ip.transport + 8..view.ip.end).unwrap_or_default();
-            queue.push(SocketAddr::new(view.ip.source, source), payload);
-        }
+        let taker = closest(here).into_iter().map(bound).find(|at| self.udp.contains_key(at));
+        let Some(queue) = taker.and_then(|at| self.udp.get_mut(&at)) else { return false };
+        // Its own length may leave bytes of the packet over (RFC 768).
+        let length = packet.get(view.ip.transport + 4..view.ip.transport + 6);
+        let length = length.map_or(8, |l| usize::from(u16::from_be_bytes([l[0], l[1]])));
+        let end = view.ip.end.min(view.ip.transport + length);
+        let payload = packet.get(view.ip.transport + 8..end).unwrap_or_default();
+        queue.push(
+            SocketAddr::new(view.ip.source, source),
+            view.ip.destination,
+            ecn(packet),
+            payload,
+        );
         true
     }
 
-    /// A UDP or TCP address to bind to, with a free port if none is named. `taken` says which are not.
-    pub(super) fn port_for(
+    /// Binds a UDP socket; port 0 chooses a free one.
+    pub(super) fn bind_udp(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
+        let at = self.port_for(addr, |local, a| clashes(&local.udp, a))?;
+        self.udp.insert(bound(at), UdpQueue::new(self.options.udp_buffer));
+        Ok(at)
+    }
+
+    /// Listens; port 0 chooses a free one.
+    pub(super) fn listen(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
+        let at = self.port_for(addr, |local, a| clashes(&local.listeners, a))?;
+        self.listeners.insert(bound(at), Backlog::default());
+        Ok(at)
+    }
+
+    /// A free port for a connection from `ip`.
+    pub(super) fn port_from(&mut self, ip: IpAddr) -> io::Result<SocketAddr> {
+        let least = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let port = self.port_for(SocketAddr::new(ip, 0), |local, a| {
+            let first = local.flows.range((a, least)..).next();
+            first.is_some_and(|((here, _), _)| *here == a) || clashes(&local.listeners, a)
+        });
+        port.map_err(|_| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// The address itself, or with a free port if it names none. `taken` says which are not.
+    fn port_for(
         &mut self,
-        ip: IpAddr,
-        port: u16,
+        addr: SocketAddr,
         taken: impl Fn(&Self, SocketAddr) -> bool,
     ) -> io::Result<SocketAddr> {
-        if port != 0 {
-            let wanted = SocketAddr::new(ip, port);
-            return if taken(self, wanted) {
-                Err(io::ErrorKind::AddrInUse.into())
-            } else {
-                Ok(wanted)
-            };
+        if addr.port() != 0 {
+            let used = taken(self, addr);
+            return if used { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(addr) };
         }
-        let (low, high) = EPHEMERAL;
-        let count = high - low + 1;
-        let start = u16::try_from(self.ports.below(u32::from(count))).unwrap_or(0);
-        let mut all = (start..count).chain(0..start).map(|n| SocketAddr::new(ip, low + n));
+        let (low, high) = self.options.ports;
+        let (low, high) = (u32::from(low.max(1)), u32::from(high));
+        let start = low + self.ports.below((high + 1).saturating_sub(low).max(1));
+        let ports = (start..=high).chain(low..start).filter_map(|port| u16::try_from(port).ok());
+        let mut all = ports.map(|port| SocketAddr::new(addr.ip(), port));
         all.find(|a| !taken(self, *a)).ok_or_else(|| io::ErrorKind::AddrInUse.into())
     }
 
@@ -152,8 +250,14 @@ impl Local {
 }
 
 /// The addresses under which something bound can stand for `here`, the closest first.
-fn wildcards(here: SocketAddr) -> [SocketAddr; 2] {
+fn closest(here: SocketAddr) -> [SocketAddr; 2] {
     [here, SocketAddr::new(unspecified(here.ip()), here.port())]
+}
+
+/// The same for listeners: one on `[::]` takes IPv4, too, as Linux' do.
+fn closest_listener(here: SocketAddr) -> [SocketAddr; 3] {
+    let [exact, any] = closest(here);
+    [exact, any, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), here.port())]
 }
 
 fn unspecified(like: IpAddr) -> IpAddr {
@@ -163,10 +267,13 @@ fn unspecified(like: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether two addresses cannot both be bound.
-pub(super) fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    let same = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && same
+/// Whether an address cannot be bound besides those that are.
+fn clashes<T>(all: &BTreeMap<Bound, T>, addr: SocketAddr) -> bool {
+    let (least, most) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::from(u128::MAX).into());
+    all.range((addr.port(), least)..=(addr.port(), most)).any(|((_, ip), _)| {
+        let any = ip.is_unspecified() || addr.ip().is_unspecified();
+        ip.is_ipv4() == addr.is_ipv4() && (any || *ip == addr.ip())
+    })
 }
 
 impl Engine {
@@ -179,8 +286,8 @@ impl Engine {
             .flat_map(|i| i.addresses.iter().copied())
     }
 
-    /// The source that a host would choose towards `to`, and its link's MTU: through the interface in
-    /// whose network `to` is, else through the first one whose link is not down.
+    /// The source that a host would choose towards `to`, and its link's MTU: of the interfaces whose
+    /// link is not down through the one in whose network `to` is, else through the first one.
     pub(crate) fn way_to(&self, host: HostId, to: IpAddr) -> Option<(IpAddr, u32)> {
         if to.is_loopback() {
             return Some((to, u32::from(u16::MAX)));
@@ -192,14 +299,17 @@ impl Engine {
                 Some((iface, *source))
             })
         };
-        let on_link = ways().find(|(iface, _)| {
+        let on_link = |iface: &Iface| {
             let net = self.nets.get(iface.net.index());
             net.is_some_and(|n| {
                 n.by_address.contains_key(&pack(to)) || n.subnets.iter().any(|p| p.contains(to))
             })
-        });
-        let up = || ways().find(|(iface, _)| iface.up.link.state() != LinkState::Down);
-        let (iface, source) = on_link.or_else(up).or_else(|| ways().next())?;
+        };
+        let is_up = |iface: &Iface| iface.up.link.state() != LinkState::Down;
+        let (iface, source) = ways()
+            .find(|(iface, _)| is_up(iface) && on_link(iface))
+            .or_else(|| ways().find(|(iface, _)| is_up(iface)))
+            .or_else(|| ways().next())?;
         Some((source, iface.up.link.config().mtu))
     }
 }

@@ -8,11 +8,11 @@
 //! Two programs behind two NATs, with UDP hole punching:
 //!
 //! ```
-//! use meshwire_netsim::simnet::{Internet, run};
+//! use meshwire_netsim::simnet::{Internet, check};
 //! use meshwire_netsim::{Preset, Wire};
 //! use meshwire_transport::net::Net as _;
 //!
-//! run(7, async |stage| {
+//! check(7, async |stage| {
 //!     let mut net = Internet::new(stage)?;
 //!     let alice = net.home("alice", Preset::PortRestricted, Wire::default())?;
 //!     let bob = net.home("bob", Preset::FullCone, Wire::default())?;
@@ -26,8 +26,7 @@
 //!     let (length, from) = b.recv_from(&mut buf).await?;
 //!     assert_eq!((&buf[..length], from), (&b"hello"[..], (alice.outside, 4000).into()));
 //!     Ok::<_, Box<dyn std::error::Error>>(())
-//! })
-//! .expect("alice reaches bob");
+//! });
 //! ```
 //!
 //! # What is the same each time
@@ -45,6 +44,7 @@ mod local;
 mod pump;
 mod reassembly;
 mod recording;
+mod sent;
 mod stage;
 mod tcp;
 mod udp;
@@ -56,8 +56,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use host::SimHost;
 pub use internet::{Home, Internet};
+pub use local::SocketOptions;
 pub use recording::Recording;
-pub use stage::{LIMIT, SEED_VARIABLE, Stage, run};
+pub use stage::{LIMIT, SEED_VARIABLE, Stage, check, run};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -67,7 +68,7 @@ use crate::change::Change;
 use crate::engine::Engine;
 use crate::error::ConfigError;
 use crate::time::Time;
-use crate::topology::{Builder, HostId};
+use crate::topology::{Builder, HostId, IfaceId};
 
 /// The wall clock when a simulation begins: 2026-01-01T00:00:00Z, in Unix milliseconds.
 pub const EPOCH_MS: u64 = 1_767_225_600_000;
@@ -106,6 +107,13 @@ impl Sim {
     #[must_use]
     pub fn host(&self, id: HostId) -> SimHost {
         SimHost::new(Arc::clone(&self.shared), id)
+    }
+
+    /// A host's interfaces, in the order in which they were attached.
+    #[must_use]
+    pub fn interfaces(&self, host: HostId) -> Vec<IfaceId> {
+        let known = |world: &mut World| Some(world.engine.hosts.get(host.index())?.ifaces.clone());
+        self.shared.peek(known).unwrap_or_default()
     }
 
     /// Lets `name` resolve to these addresses, in this order, on every host.

@@ -11,7 +11,7 @@ use crate::trace::Trace;
 pub struct Recording(Arc<Mutex<Vec<u8>>>);
 
 impl Recording {
-    pub(super) fn hook(&self) -> impl FnMut(&Trace<'_>) + Send + 'static {
+    pub(crate) fn hook(&self) -> impl FnMut(&Trace<'_>) + Send + 'static {
         let lines = Arc::clone(&self.0);
         move |trace| {
             let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);

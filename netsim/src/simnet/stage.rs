@@ -62,6 +62,18 @@ pub fn run<T>(seed: u64, simulation: impl AsyncFnOnce(Stage) -> T) -> T {
     })
 }
 
+/// As [`run`], for a simulation that says by an error that it failed.
+///
+/// # Panics
+/// As [`run`], and with the simulation's error.
+pub fn check<E: fmt::Debug>(seed: u64, simulation: impl AsyncFnOnce(Stage) -> Result<(), E>) {
+    run(seed, async |stage| {
+        if let Err(e) = simulation(stage).await {
+            panic!("the simulation failed: {e:?}");
+        }
+    });
+}
+
 /// Says how to replay a run that panics.
 struct Report(u64);
 

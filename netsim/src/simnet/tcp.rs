@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
 use super::conn::{Conn, Role};
-use super::local::{Backlog, clash};
 use super::world::{ConnId, World};
 use crate::topology::HostId;
 
@@ -35,10 +34,7 @@ impl SimStream {
         let id = shared.with(|world| {
             let way = world.engine.way_to(host, to.ip());
             let (source, _) = way.ok_or(io::ErrorKind::NetworkUnreachable)?;
-            let here = world.host(host)?.port_for(source, 0, |local, addr| {
-                let used = |(a, _): &(SocketAddr, SocketAddr)| *a == addr;
-                local.flows.keys().any(used) || local.listeners.keys().any(|k| clash(*k, addr))
-            })?;
+            let here = world.host(host)?.port_from(source)?;
             world.open(host, here, to, Role::Held)
         })?;
         let stream = Self { shared: Arc::clone(shared), id };
@@ -159,19 +155,14 @@ impl SimListener {
     pub(super) fn bind(shared: &Arc<Shared>, host: HostId, addr: SocketAddr) -> io::Result<Self> {
         let bound = shared.with(|world| {
             world.check_own(host, addr.ip())?;
-            let local = world.host(host)?;
-            let bound = local.port_for(addr.ip(), addr.port(), |local, addr| {
-                local.listeners.keys().any(|k| clash(*k, addr))
-            })?;
-            local.listeners.insert(bound, Backlog::default());
-            Ok::<_, io::Error>(bound)
+            world.host(host)?.listen(addr)
         })?;
         Ok(Self { shared: Arc::clone(shared), host, bound })
     }
 
     fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(SimStream, SocketAddr)>> {
         let next = self.shared.peek(|world| {
-            let Some(backlog) = world.host(self.host)?.listeners.get_mut(&self.bound) else {
+            let Some(backlog) = world.host(self.host)?.listener(self.bound) else {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::NotConnected)));
             };
             let Some(id) = backlog.ready.pop_front() else {
@@ -202,7 +193,7 @@ impl Drop for SimListener {
     fn drop(&mut self) {
         self.shared.peek(|world: &mut World| {
             let Ok(local) = world.host(self.host) else { return };
-            let backlog = local.listeners.remove(&self.bound);
+            let backlog = local.unlisten(self.bound);
             for id in backlog.into_iter().flat_map(|b| b.ready) {
                 world.release(id);
             }

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::conn::{Conn, Role};
-use super::local::Local;
+use super::conn::{Conn, Opening, Role};
+use super::local::{Admission, Local};
 use crate::engine::Engine;
 use crate::packet::{
-    ACK, IcmpError, Protocol, SYN, Transport, View, echo_reply, header_checksum_ok, icmp_error,
-    tcp_reset, transport_checksum_ok,
+    ACK, FIN, IcmpError, Protocol, RST, SYN, Transport, View, echo_reply, header_checksum_ok,
+    icmp_error, tcp_reset, transport_checksum_ok,
 };
 use crate::time::Time;
 use crate::topology::HostId;
+
+/// Packets that may have arrived and not be handed out yet.
+const ARRIVED: usize = 1024;
 
 /// A TCP connection, in the order in which they were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +28,9 @@ pub(super) struct World {
     pub(super) names: BTreeMap<String, Vec<IpAddr>>,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
-    /// Connections that have something to do now.
-    dirty: VecDeque<ConnId>,
+    /// Connections that have something to do now, by age: in which order their programs ran does not
+    /// matter.
+    dirty: BTreeSet<ConnId>,
     timers: BTreeSet<(Time, ConnId)>,
     /// What hosts send to themselves by a loopback address, which no network carries.
     loopback: VecDeque<(HostId, Vec<u8>)>,
@@ -34,15 +38,14 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, engine: Engine) -> Self {
-        let hosts = (0..).zip(&engine.hosts).map(|(n, h)| Local::new(seed, HostId(n), &h.name));
         Self {
-            hosts: hosts.collect(),
+            hosts: engine.hosts.iter().map(|h| Local::new(seed, &h.name)).collect(),
             engine,
             now: Time::ZERO,
             names: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 0,
-            dirty: VecDeque::new(),
+            dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
             loopback: VecDeque::new(),
         }
@@ -65,16 +68,34 @@ impl World {
             self.touch(id);
         }
         loop {
+            stirred |= self.deliver();
+            let Some(id) = self.dirty.pop_first() else { return stirred };
+            self.poll_conn(id);
+            stirred = true;
+        }
+    }
+
+    /// Hands out every packet that has arrived. Says whether there was one.
+    fn deliver(&mut self) -> bool {
+        let mut any = false;
+        loop {
             if let Some(delivery) = self.engine.poll(self.now) {
                 self.receive(delivery.host, delivery.packet);
             } else if let Some((host, packet)) = self.loopback.pop_front() {
                 self.receive(host, packet);
-            } else if let Some(id) = self.dirty.pop_front() {
-                self.poll_conn(id);
             } else {
-                return stirred;
+                return any;
             }
-            stirred = true;
+            any = true;
+        }
+    }
+
+    /// A program sends a packet. What arrives at once waits for the next idle moment, but only so
+    /// much of it: sockets' buffers are bounded, this queue is not.
+    pub(super) fn submit(&mut self, host: HostId, packet: Vec<u8>) {
+        self.emit(host, packet);
+        if self.engine.arrived() + self.loopback.len() >= ARRIVED {
+            self.deliver();
         }
     }
 
@@ -84,7 +105,7 @@ impl World {
     }
 
     /// A host sends a packet.
-    pub(super) fn emit(&mut self, host: HostId, packet: Vec<u8>) {
+    fn emit(&mut self, host: HostId, packet: Vec<u8>) {
         let to = View::parse(&packet).map(|v| v.ip.destination);
         if to.is_ok_and(|to| to.is_loopback()) {
             self.loopback.push_back((host, packet));
@@ -129,16 +150,25 @@ impl World {
         let there = SocketAddr::new(view.ip.source, source);
         let Some(local) = self.hosts.get_mut(host.index()) else { return };
         let known = local.flows.get(&(here, there)).copied();
-        let id = match (known, flags & (SYN | ACK)) {
-            (Some(id), _) => Some(id),
-            (None, SYN) => local
-                .admit(here)
-                .and_then(|listener| self.open(host, here, there, Role::Arriving(listener)).ok()),
-            (None, _) => None,
+        let opens = flags & (SYN | ACK | RST | FIN) == SYN;
+        // A port may be used again before the other side forgets it (RFC 9293 section 3.6.1).
+        let over = |id: &ConnId| opens && self.conns.get(id).is_some_and(Conn::is_over);
+        let id = match known.filter(|id| !over(id)) {
+            Some(id) => Some(id),
+            None if opens => match local.admit(here) {
+                Admission::Welcome(listener) => {
+                    self.open(host, here, there, Role::Arriving(listener)).ok()
+                }
+                // Linux drops it, too: the other side tries again.
+                Admission::Full => return,
+                Admission::Nobody => None,
+            },
+            None => None,
         };
+        let now = self.now;
         match id.and_then(|id| Some((id, self.conns.get_mut(&id)?))) {
             Some((id, conn)) => {
-                conn.receive(flags, packet);
+                conn.receive(now, flags, packet);
                 self.touch(id);
             }
             None => {
@@ -202,7 +232,9 @@ impl World {
     ) -> io::Result<ConnId> {
         let (now, mtu) = (self.now, self.mtu(host, there.ip()));
         let local = self.host(host)?;
-        let conn = Conn::new(now, host, here, there, role, mtu, local.secret())?;
+        let (secret, buffer) = (local.secret(), local.options.tcp_buffer());
+        let opening = Opening { host, here, there, role, mtu, secret, buffer };
+        let conn = Conn::new(now, &opening)?;
         let id = ConnId(self.next_conn);
         self.host(host)?.flows.insert((here, there), id);
         self.next_conn += 1;
@@ -220,11 +252,8 @@ impl World {
 
     /// A connection is to be looked at.
     pub(super) fn touch(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(&id)
-            && !conn.queued
-        {
-            conn.queued = true;
-            self.dirty.push_back(id);
+        if self.conns.contains_key(&id) {
+            self.dirty.insert(id);
         }
     }
 
@@ -242,7 +271,6 @@ impl World {
     fn poll_conn(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.queued = false;
         let (host, before) = (conn.host, conn.deadline);
         let packets = conn.poll(now);
         if conn.deadline != before
@@ -254,7 +282,7 @@ impl World {
             self.timers.insert((at, id));
         }
         match conn.role {
-            Role::Arriving(listener) if conn.is_closed() => {
+            Role::Arriving(listener) if conn.came_to_nothing() => {
                 self.unadmit(host, listener);
                 self.forget(id);
             }
@@ -274,9 +302,7 @@ impl World {
     }
 
     fn unadmit(&mut self, host: HostId, listener: SocketAddr) {
-        if let Some(backlog) =
-            self.hosts.get_mut(host.index()).and_then(|h| h.listeners.get_mut(&listener))
-        {
+        if let Some(backlog) = self.hosts.get_mut(host.index()).and_then(|h| h.listener(listener)) {
             backlog.waiting = backlog.waiting.saturating_sub(1);
         }
     }
@@ -286,8 +312,11 @@ impl World {
         if let Some(at) = conn.deadline {
             self.timers.remove(&(at, id));
         }
-        if let Some(host) = self.hosts.get_mut(conn.host.index()) {
-            host.flows.remove(&(conn.here, conn.there));
+        let flow = (conn.here, conn.there);
+        if let Some(host) = self.hosts.get_mut(conn.host.index())
+            && host.flows.get(&flow) == Some(&id)
+        {
+            host.flows.remove(&flow);
         }
     }
 }

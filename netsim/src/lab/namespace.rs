@@ -1,0 +1,99 @@
+//! Network namespaces by name, as `ip netns` knows them.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::error::LabError;
+use super::sweep::FILES;
+
+/// Where `ip netns` keeps namespaces.
+pub(crate) const NAMES: &str = "/run/netns";
+
+/// The file that stands for a namespace.
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(NAMES).join(name)
+}
+
+/// Runs `work` on a thread of its own inside a namespace. Sockets and devices that it makes belong to
+/// that namespace for good, wherever they are used later.
+///
+/// # Errors
+/// There is no such namespace, entering it needs CAP_SYS_ADMIN, or `work` panicked.
+pub fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let namespace = File::open(path(name))?;
+    let enter = || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(work())
+    };
+    // The thread ends here, so that no other work ever finds itself in the wrong namespace.
+    std::thread::scope(|scope| scope.spawn(enter).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the work inside the namespace panicked")))
+}
+
+/// Makes a namespace whose programs see these instead of /etc/hosts and /etc/resolv.conf.
+pub(crate) fn add(name: &str, hosts: &str) -> Result<(), LabError> {
+    let files = Path::new(FILES).join(name);
+    fs::create_dir_all(&files)
+        .and_then(|()| fs::write(files.join("hosts"), hosts))
+        .map_err(LabError::system(format!("write {}", files.join("hosts").display())))?;
+    if Path::new("/etc/resolv.conf").exists() {
+        // No name server: a name that is not in the hosts file fails at once instead of after
+        // timeouts towards a server that the lab does not have.
+        fs::write(
+            files.join("resolv.conf"),
+            "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n",
+        )
+        .map_err(LabError::system(format!("write {}", files.display())))?;
+    }
+    ip(&["netns", "add", name], "")
+}
+
+/// Runs `ip -batch` inside a namespace.
+pub(crate) fn configure(name: &str, script: &str) -> Result<(), LabError> {
+    // `ip rule` alone does not take the family from the address that it is given.
+    let is_v6_rule = |line: &&str| line.starts_with("rule ") && line.contains(':');
+    let (rules, rest): (Vec<&str>, Vec<&str>) = script.lines().partition(is_v6_rule);
+    for (family, lines) in [(None, rest), (Some("-6"), rules)] {
+        if !lines.is_empty() {
+            let args = ["-netns", name].into_iter().chain(family).chain(["-batch", "-"]);
+            ip(&args.collect::<Vec<_>>(), &(lines.join("\n") + "\n"))?;
+        }
+    }
+    Ok(())
+}
+
+fn ip(args: &[&str], input: &str) -> Result<(), LabError> {
+    let failed = |source| LabError::System { what: "run `ip` (iproute2)".to_owned(), source };
+    let mut child = Command::new("ip")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // An `ip` that has given up says why below.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let out = child.wait_with_output().map_err(failed)?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&out.stderr).trim().replace('\n', "; ");
+    let sent = if input.is_empty() { String::new() } else { format!(" (`{}`)", input.trim()) };
+    Err(LabError::Ip { command: args.join(" "), message: message + &sent })
+}
+
+/// Sets a value below /proc/sys/net for the calling thread's namespace. What this kernel does not
+/// have, such as IPv6, needs no setting.
+pub(crate) fn set(key: &str, value: &str) -> io::Result<()> {
+    match fs::write(Path::new("/proc/sys/net").join(key), value) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
