@@ -26,6 +26,7 @@ pub async fn broker(dir: &Path) -> Result<Broker, BrokerError> {
         tls: Tls::Auto,
         policy: Policy::default(),
         new_admin_token: true,
+        turn: None,
     };
     Broker::start(Arc::new(OsNet), config).await
 }

@@ -150,6 +150,9 @@ fn ping_measures_each_leg_and_shows_nothing_there() {
     assert_eq!(bob.ok(&["inbox", "--all"])["messages"], Value::Array(vec![]));
     assert_eq!(ana.ok(&["inbox", "--all"])["messages"], Value::Array(vec![]));
     bob.down();
+    let listed = |args: &[&str]| ana.ok(args)["messages"].as_array().unwrap().len();
+    assert_eq!(listed(&["outbox"]), 0, "pings are no messages");
+    assert_eq!(listed(&["outbox", "--all"]), 9);
     let lost = ana.run(&["ping", "bob", "--timeout", "1s"]);
     assert_eq!((lost.status, lost.error_code()), (1, "no_answer"), "{}", lost.stderr);
     let pong: Value = serde_json::from_str(&lost.stdout).unwrap();

@@ -60,6 +60,7 @@ fn a_script_sends_and_reads_as_its_session() {
         "$0" --json inbox
         "$0" --json session list
         "$0" session list
+        "$0" peers | grep agent
         echo "$MESHWIRE_HOME"
         read -r end
     "#;
@@ -87,6 +88,7 @@ fn a_script_sends_and_reads_as_its_session() {
     assert_eq!((&session["name"], &session["this_session"]), (&"agent".into(), &true.into()));
     assert_eq!(session["pid"], running.pid(), "the program took the process over");
     assert!(running.line().starts_with("agent (this session)\t"));
+    assert!(running.line().starts_with("bob/agent (this session)\t"));
     assert_eq!(running.line(), bob.path().to_str().unwrap(), "an absolute path");
     assert_eq!(bob.inbox().len(), 0, "the session's mail is its own");
     assert_eq!(bob.ok(&["inbox", "--all", "--peek"])["messages"][0]["message"], "answer");
@@ -160,6 +162,44 @@ fn mail_to_a_session_that_was_killed_ends_up_at_its_member() {
     let said = ana.text(&["message", "status", id]).stdout;
     assert!(said.contains("goes on as") && said.contains("delivered"), "{said}");
     is_gone(&ana, "agent");
+}
+
+#[test]
+fn what_a_session_has_not_read_is_its_members_when_it_ends() {
+    let Pair { ana, bob, broker: _broker } = both_up();
+    let start =
+        || Running::start(script(&bob, &["--name", "agent"], "echo up; exec sleep 600"), None);
+    let session = start();
+    assert_eq!(session.line(), "up");
+    let row = appears(&ana, "agent");
+    ana.deliver("bob/agent", "are you there?");
+    assert_eq!(bob.inbox().len(), 0, "it is the session's");
+    let follow = bob.start(&["inbox", "--follow"]);
+    session.kill();
+    let came = follow.json_line();
+    assert_eq!((&came["message"], &came["to_session"]), (&"are you there?".into(), &row["key"]));
+    assert_eq!(came["session_ended"], true);
+    assert_eq!(bob.ok(&["inbox", "--unread"])["messages"], Value::Array(vec![]), "once");
+    is_gone(&ana, "agent");
+
+    // Two of one name: never one of them for the other.
+    let (first, second) = (start(), start());
+    for session in [&first, &second] {
+        assert_eq!(session.line(), "up");
+    }
+    let keys = until("both", || {
+        let rows = rows(&ana, "agent");
+        (rows.len() == 2).then(|| rows.iter().map(|r| r["key"].clone()).collect::<Vec<_>>())
+    });
+    let said = ana.run(&["send", "bob/agent", "which one?"]);
+    assert_eq!(said.error_code(), "peer_ambiguous", "{}", said.stderr);
+    for key in keys {
+        assert!(said.stderr.contains(&key.as_str().unwrap()[..16]), "{}", said.stderr);
+    }
+    for bad in ["bob/agent", "a\u{7}", &"x".repeat(65)] {
+        let said = bob.run(&["session", "start", "--name", bad, "--", "true"]);
+        assert!(said.status != 0 && said.stderr.contains("a session's name"), "{}", said.stderr);
+    }
 }
 
 #[test]

@@ -18,9 +18,9 @@ const FOLLOW: Duration = Duration::from_secs(30);
 
 /// List messages that came in, or delete some
 ///
-/// Without --all, what is for this node's member: its sessions read their own mail. Inside a session,
-/// what is for the session and, if it may, for its member. Mail that a status holds back is not listed
-/// until it shows up.
+/// Without --all, what is for this node's member: its sessions read their own mail. What a session has
+/// not listed before its end is the member's then. Inside a session, what is for the session and, if it
+/// may, for its member. Mail that a status holds back is not listed until it shows up.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -213,7 +213,8 @@ fn block(m: &InboxMessage, columns: usize) -> String {
     let who = format!("{unread}{}{group} in {}", clean(&from(m)), clean(&m.mesh_name));
     let mut parts =
         vec![who, when::utc(m.received_at), m.priority.as_str().to_owned(), m.id.to_string()];
-    parts.extend(m.to_session.map(|k| format!("for session {}", k.short())));
+    let over = if m.session_ended { ", which has ended" } else { "" };
+    parts.extend(m.to_session.map(|k| format!("for session {}{over}", k.short())));
     parts.extend(m.reply_to.map(|id| format!("answers {id}")));
     let head = join_within(parts.iter().map(String::as_str), "  ", columns, 0, 2);
     let lines = clean_lines(&m.message);
@@ -243,6 +244,7 @@ mod tests {
             unread: true,
             from_session: None,
             to_session: None,
+            session_ended: false,
             group: None,
         };
         let text = block(&message, 200);
@@ -264,6 +266,7 @@ mod tests {
             from_key: PublicKey([1; 32]),
             from_session: Some(PublicKey([0xab; 32])),
             to_session: Some(PublicKey([0xcd; 32])),
+            session_ended: false,
             group: Some("ops".into()),
             priority: Priority::Next,
             content_type: "text/plain".into(),
@@ -276,6 +279,8 @@ mod tests {
         let text = block(&message, 200);
         assert!(text.starts_with("bob/abababababababab to @ops in home  "), "{text}");
         assert!(text.contains("  for session cdcdcdcdcdcdcdcd\n"), "{text}");
+        let left = block(&InboxMessage { session_ended: true, ..message.clone() }, 200);
+        assert!(left.contains("  for session cdcdcdcdcdcdcdcd, which has ended\n"), "{left}");
         let narrow = block(&message, 80);
         assert!(narrow.lines().all(|l| l.chars().count() <= 80), "{narrow}");
         assert!(narrow.lines().nth(1).is_some_and(|l| l.starts_with("  000000")), "{narrow}");

@@ -34,6 +34,9 @@ struct List {
     /// Only messages in this state
     #[arg(long, value_enum)]
     state: Option<State>,
+    /// With pings
+    #[arg(long)]
+    all: bool,
     /// At most so many, the newest
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -94,7 +97,7 @@ async fn list(cx: &Context, args: List) -> anyhow::Result<Exit> {
     let split = state == Some(MessageState::Failed);
     // Picked out here, so all that there are; the node has its own bound.
     let limit = if split { u32::MAX } else { args.limit };
-    let ask = Outbox { mesh: cx.mesh.clone(), state, limit: Some(limit) };
+    let ask = Outbox { mesh: cx.mesh.clone(), state, all: args.all, limit: Some(limit) };
     let mut messages = cx
         .ask(async |agent| {
             cx.settle(agent).await;

@@ -19,9 +19,10 @@ const HIDDEN: &str = "hidden";
 /// List who is in this node's meshes, with the sessions that run
 ///
 /// STATE: online; reconnecting (its connection is lost, and it is waited for up to 90 s); offline;
-/// hidden (nobody is told whether it is there); unknown while this node has no broker. STATUS is what somebody says it is doing: idle (all mail
-/// shows up there), working or dnd, do not disturb (only mail of priority now does). Hidden members
-/// do not want to be listed; a control plane is a member's own connection, beside its sessions.
+/// hidden (nobody is told whether it is there); unknown while this node has no broker. STATUS is what
+/// somebody says it is doing: idle (all mail shows up there), working or dnd, do not disturb (only mail
+/// of priority now does). Hidden members do not want to be listed; a control plane is a member's own
+/// connection, beside its sessions. Inside a session, it and those beside it are marked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire peers\n  \
@@ -105,7 +106,7 @@ fn plain(p: &Peer) -> [String; 8] {
         _ => state(p).to_owned(),
     };
     [
-        name(p),
+        format!("{}{}", name(p), ours(p)),
         p.key.short(),
         role(p).to_owned(),
         state,
@@ -119,7 +120,7 @@ fn plain(p: &Peer) -> [String; 8] {
 /// A row for people: sessions indented, what goes without saying left out.
 fn seen(p: &Peer, several: bool, now: UnixMillis) -> [String; 6] {
     let member = p.kind == PeerKind::Member;
-    let this = if p.this_node && member { " (this node)" } else { "" };
+    let this = if p.this_node && member { " (this node)" } else { ours(p) };
     let hidden = if p.hidden && member && state(p) != HIDDEN { " (hidden)" } else { "" };
     let indent = if member { "" } else { "  " };
     let state = match p.since {
@@ -156,6 +157,15 @@ fn name(p: &Peer) -> String {
     match p.kind {
         PeerKind::Member | PeerKind::ControlPlane => p.name.clone(),
         PeerKind::Session | PeerKind::Service => format!("{}/{}", p.member_name, p.name),
+    }
+}
+
+/// What a session needs to know of its own member's sessions (inventory C-046).
+fn ours(p: &Peer) -> &'static str {
+    match (p.this_session, p.sibling) {
+        (true, _) => " (this session)",
+        (false, true) if p.kind == PeerKind::Session => " (your other session)",
+        _ => "",
     }
 }
 
@@ -214,6 +224,8 @@ mod tests {
             online: Some(true),
             since: Some(0),
             this_node: false,
+            this_session: false,
+            sibling: false,
             name_pinned_to: None,
         }
     }
@@ -282,6 +294,12 @@ cy               4444444444444444  member   offline for 3h";
         let row = seen(&away, false, 0);
         assert_eq!((&*row[0], &*row[3], &*plain(&away)[3]), ("bob", "hidden", "hidden"));
         assert_eq!(state(&Peer { this_node: true, ..away }), "offline", "we know of ourselves");
+        let own = Peer { this_session: true, ..session(0x33, &bob, "agent") };
+        let other = Peer { this_session: false, sibling: true, ..own.clone() };
+        for (row, mark) in [(own, "(this session)"), (other, "(your other session)")] {
+            assert_eq!(seen(&row, false, 0)[0], format!("  bob/agent {mark}"));
+            assert_eq!(plain(&row)[0], format!("bob/agent {mark}"));
+        }
         let control = Peer { kind: PeerKind::ControlPlane, ..bob };
         assert_eq!((seen(&control, false, 0)[0].as_str(), role(&control)), ("  bob", "control"));
     }

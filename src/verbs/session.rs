@@ -12,14 +12,14 @@ use meshwire_peer::api::{
     ApiError, EndSession, ErrorKind, ListSessions, Session, SessionStarted, StartSession,
 };
 use meshwire_peer::client::SESSION_VARIABLE;
+use meshwire_peer::core::session_name::check_session_name;
 use meshwire_signaling::attest::{Capabilities, capability};
-use meshwire_signaling::id::check_name;
 use meshwire_signaling::limits::MAX_NAME;
 
 use crate::context::Context;
 use crate::exit::{Exit, invalid};
 use crate::output::{Table, clean};
-use crate::{name, when};
+use crate::when;
 
 /// Run programs that are peers of their own, list them or end one
 ///
@@ -56,7 +56,7 @@ struct Start {
     #[arg(long, value_enum, value_name = "WORDS", value_delimiter = ',')]
     caps: Vec<Capability>,
     /// Its name [default: the program's]
-    #[arg(long, value_parser = name::parse)]
+    #[arg(long, value_parser = session_name)]
     name: Option<String>,
     /// The program and its arguments
     #[arg(required = true, last = true)]
@@ -167,11 +167,16 @@ fn capabilities(chosen: &[Capability]) -> Result<Option<Vec<String>>, ApiError> 
     }
 }
 
+/// A session's name as clap's value parser: what is wrong with it is said at once.
+fn session_name(text: &str) -> Result<String, String> {
+    check_session_name(text).map(|()| text.to_owned())
+}
+
 /// A session's name from its program's path.
 fn base_name(program: &Path) -> Result<String, ApiError> {
     let base = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
     let base: String = base.chars().take(MAX_NAME).collect();
-    check_name(&base).map_err(|e| {
+    check_session_name(&base).map_err(|e| {
         let text = format!("{base:?} cannot be the session's name: {e}; give one with --name");
         invalid("bad_name", text)
     })?;

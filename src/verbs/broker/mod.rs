@@ -114,6 +114,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         tls,
         policy,
         new_admin_token: args.new_admin_token,
+        turn: None,
     };
     if args.check {
         return check::run(cx, &config).await;
