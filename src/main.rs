@@ -14,6 +14,7 @@ mod addresses;
 mod cli;
 mod confirm;
 mod context;
+mod direct;
 mod duration;
 mod exit;
 mod logging;

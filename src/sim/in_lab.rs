@@ -10,7 +10,9 @@ use meshwire_netsim::lab::{Lab, LabError, Options as LabOptions};
 use meshwire_netsim::scenario::{Cell, Exec, Map, Node, Scenario, say_duration};
 use meshwire_netsim::{Change, HostId};
 use meshwire_peer::Home;
-use meshwire_peer::api::{CreateInvite, CreateMesh, Done, Inbox, Join, MessageStatus, Send};
+use meshwire_peer::api::{
+    ApiError, CreateInvite, CreateMesh, Done, ErrorKind, Inbox, Join, MessageStatus, Send,
+};
 use meshwire_peer::client::Client;
 use meshwire_signaling::Priority;
 use meshwire_signaling::invite::Role;
@@ -168,12 +170,14 @@ impl Programs {
         for Node { name, .. } in &scenario.nodes {
             self.start(name, facts).await?;
             let client = &self.node(name)?.client;
-            let said = |e: meshwire_peer::api::ApiError| format!("{name}: {e}");
+            let said = |e: ApiError| format!("{name}: {e}");
             invite = match invite {
                 Some(invite) => {
                     let join = Join { invite, member_name: name.clone() };
-                    let joined = timeout(PATIENCE, client.join(&join)).await;
-                    joined.map_err(|_| format!("{name} did not join in time"))?.map_err(said)?;
+                    timeout(PATIENCE, joined(client, &join))
+                        .await
+                        .map_err(|_| format!("{name} did not join in time"))?
+                        .map_err(said)?;
                     Some(join.invite)
                 }
                 None => {
@@ -377,12 +381,22 @@ impl Programs {
     }
 }
 
+/// Tries again over a link that loses much, as whoever runs the node would.
+async fn joined(client: &Client, join: &Join) -> Result<(), ApiError> {
+    loop {
+        match client.join(join).await {
+            Err(e) if e.kind == ErrorKind::Unreachable => sleep(TICK).await,
+            joined => return joined.map(drop),
+        }
+    }
+}
+
 async fn look_at(
     name: &str,
     node: &mut Program,
     facts: &mut Facts,
     begin: Instant,
-) -> Result<(), meshwire_peer::api::ApiError> {
+) -> Result<(), ApiError> {
     let status = node.client.status(&Done {}).await?;
     let up = status.meshes.first().is_some_and(|m| m.link == "up");
     facts.link(name, up, begin.elapsed());

@@ -12,11 +12,12 @@ use anyhow::Context as _;
 use meshwire_peer::api::{Done, Status};
 use meshwire_peer::client::Client;
 use meshwire_peer::local_api::{self, Http};
-use meshwire_peer::node::DirectPaths;
+use meshwire_peer::path::PathMode;
 use meshwire_peer::{Home, node};
 use serde::Serialize;
 
 use crate::context::{Context, Holder, POLL};
+use crate::direct;
 use crate::exit::{Exit, Failed, invalid};
 use crate::logging::LogFormat;
 use crate::output::note;
@@ -53,6 +54,10 @@ pub(crate) struct Args {
     /// With --http: make a new token, so that the old one is no longer good
     #[arg(long, requires = "http")]
     new_http_token: bool,
+    /// Which paths messages may take: auto, relay-only, or hide-addresses (direct paths through TURN
+    /// servers alone, so that peers do not learn this machine's addresses)
+    #[arg(long, env = "MESHWIRE_PATHS", value_name = "MODE", default_value_t)]
+    paths: PathMode,
 }
 
 impl Args {
@@ -120,10 +125,13 @@ impl<'a> Up<'a> {
 
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     let http = args.http()?;
-    if args.foreground { foreground(cx, http).await } else { background(cx, http).await }
+    match args.foreground {
+        true => foreground(cx, http, args.paths).await,
+        false => background(cx, http, args.paths).await,
+    }
 }
 
-async fn foreground(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
+async fn foreground(cx: &Context, http: Option<Http>, mode: PathMode) -> anyhow::Result<Exit> {
     let home = cx.home()?;
     let out = cx.out;
     let ready = |status: &Status| {
@@ -138,7 +146,8 @@ async fn foreground(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
             let message = format!("this home's node is up already (process {})", status.pid);
             return Err(Failed { code: "already_running", message }.into());
         }
-        match node::run(cx.net.clone(), &home, http, DirectPaths::default(), ready).await {
+        let paths = direct::paths(cx.net.clone(), mode).await;
+        match node::run(cx.net.clone(), &home, http, paths, ready).await {
             // Another verb was faster; it has the home for a moment.
             Err(e) if e.code == "home_busy" => {}
             ended => return Ok(ended.map(|()| Exit::Ok)?),
@@ -146,7 +155,7 @@ async fn foreground(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
     }
 }
 
-async fn background(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
+async fn background(cx: &Context, http: Option<Http>, mode: PathMode) -> anyhow::Result<Exit> {
     let home = cx.home()?;
     let log = home.log();
     if let Holder::Node(_, status) = cx.holder(&home).await? {
@@ -164,7 +173,7 @@ async fn background(cx: &Context, http: Option<Http>) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     let progress = cx.progress("starting the node");
-    let (mut child, from) = spawn(cx, &home, http)?;
+    let (mut child, from) = spawn(cx, &home, http, mode)?;
     let status = started(cx, &home, &mut child).await;
     drop(progress);
     match status? {
@@ -191,7 +200,12 @@ fn serves(up: &Up<'_>, http: Http) -> bool {
 
 /// Starts this program again as the node, away from this terminal; also says where in the log it
 /// begins.
-fn spawn(cx: &Context, home: &Home, http: Option<Http>) -> anyhow::Result<(Child, u64)> {
+fn spawn(
+    cx: &Context,
+    home: &Home,
+    http: Option<Http>,
+    mode: PathMode,
+) -> anyhow::Result<(Child, u64)> {
     let program = std::env::current_exe().context("this program's own path")?;
     let path = home.log();
     let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
@@ -202,7 +216,7 @@ fn spawn(cx: &Context, home: &Home, http: Option<Http>) -> anyhow::Result<(Child
     command.args(std::iter::repeat_n("-v", usize::from(cx.verbose)));
     command.args(["--log-format", cx.log_format.word()]);
     // What it serves is decided here, whatever its environment says.
-    command.env_remove("MESHWIRE_HTTP");
+    command.env_remove("MESHWIRE_HTTP").args(["--paths", mode.as_str()]);
     if let Some(Http { port, new_token }) = http {
         command.args(["--http", &port.to_string()]);
         command.args(new_token.then_some("--new-http-token"));

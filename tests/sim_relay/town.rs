@@ -146,6 +146,7 @@ impl Town {
 }
 
 /// Plays a case in every preset, each with a seed of its own.
+#[expect(clippy::print_stdout, reason = "shown when the case fails")]
 pub(crate) fn in_every_preset(case: impl AsyncFn(&mut Town)) {
     for (seed, preset) in (1..).zip(Preset::ALL) {
         println!("in {preset}, seed {seed}");

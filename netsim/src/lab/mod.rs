@@ -184,8 +184,8 @@ impl Lab {
     }
 
     /// Changes the world. What a change means for the kernel follows: a host's addresses, its MTU, and
-    /// that a link that goes down both ways takes the carrier away (which Linux acts upon within a
-    /// second).
+    /// that a link that goes down both ways takes the carrier away. Returns when the kernel acts
+    /// accordingly, which may take a second for a carrier.
     ///
     /// # Errors
     /// As [`Engine::control`], then nothing has changed; [`LabError::Ip`].
@@ -203,7 +203,7 @@ impl Lab {
             core.engine.control(now, change).map(|()| (before, port(&core.engine)))
         })??;
         if let (Some(old), Some(new)) = (before, after) {
-            namespace::configure(self.namespace(new.host)?, &old.change(&new))?;
+            old.become_new(&new, self.namespace(new.host)?)?;
         }
         Ok(())
     }
@@ -314,8 +314,8 @@ fn settle(namespace: &str, plan: &Plan, pcap: Option<&Path>) -> Result<Vec<Inter
     let tuns = namespace::inside(namespace, make)
         .and_then(|made| made)
         .map_err(LabError::system(format!("make the devices of host {:?}", plan.name)))?;
-    let script: String = plan.ports.iter().map(Port::up).collect();
-    namespace::configure(namespace, &format!("link set lo up\n{script}"))?;
+    namespace::configure(namespace, "link set lo up")?;
+    plan.ports.iter().try_for_each(|port| port.set_up(namespace))?;
     let interface = |(port, tun): (&Port, Bulk)| {
         let capture = pcap.map(|dir| {
             // A host's name may not be fit for a file's.

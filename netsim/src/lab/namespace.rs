@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -13,6 +15,11 @@ use super::sweep::FILES;
 
 /// Where `ip netns` keeps namespaces.
 pub(crate) const NAMES: &str = "/run/netns";
+
+/// How often the kernel is asked whether it has done something: three seconds, the most that Linux takes
+/// for a carrier being one.
+const ROUNDS: u32 = 600;
+const ROUND: Duration = Duration::from_millis(5);
 
 /// The file that stands for a namespace.
 pub(crate) fn path(name: &str) -> PathBuf {
@@ -50,7 +57,7 @@ pub(crate) fn add(name: &str, hosts: &str) -> Result<(), LabError> {
         )
         .map_err(LabError::system(format!("write {}", files.display())))?;
     }
-    ip(&["netns", "add", name], "")
+    ip(&["netns", "add", name], "").map(drop)
 }
 
 /// Runs `ip -batch` inside a namespace.
@@ -67,12 +74,12 @@ pub(crate) fn configure(name: &str, script: &str) -> Result<(), LabError> {
     Ok(())
 }
 
-fn ip(args: &[&str], input: &str) -> Result<(), LabError> {
+fn ip(args: &[&str], input: &str) -> Result<String, LabError> {
     let failed = |source| LabError::System { what: "run `ip` (iproute2)".to_owned(), source };
     let mut child = Command::new("ip")
         .args(args)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
@@ -82,11 +89,59 @@ fn ip(args: &[&str], input: &str) -> Result<(), LabError> {
     }
     let out = child.wait_with_output().map_err(failed)?;
     if out.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
     let message = String::from_utf8_lossy(&out.stderr).trim().replace('\n', "; ");
     let sent = if input.is_empty() { String::new() } else { format!(" (`{}`)", input.trim()) };
     Err(LabError::Ip { command: args.join(" "), message: message + &sent })
+}
+
+/// Waits until the kernel has noticed that a device has a carrier or none: it does so in its own time,
+/// and until then sends packets where there is no way any more.
+pub(crate) fn await_carrier(name: &str, device: &str, on: bool) -> Result<(), LabError> {
+    // IPv6 looks at the device itself.
+    let args = ["-netns", name, "-4", "route", "show", "table", "all", "dev", device];
+    wait_for(&format!("see the carrier of {device} change"), || {
+        let routes = ip(&args, "")?;
+        Ok(routes
+            .lines()
+            .filter(|r| r.starts_with("default"))
+            .all(|r| r.contains("linkdown") != on))
+    })
+}
+
+/// Waits until the kernel takes packets to these addresses: IPv6's are entered in its own time.
+pub(crate) fn await_addresses(name: &str, addresses: &[Ipv6Addr]) -> Result<(), LabError> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    wait_for("see IPv6 addresses come into use", || {
+        let read = || fs::read_to_string("/proc/thread-self/net/ipv6_route");
+        let routes =
+            inside(name, read).and_then(|text| text).map_err(LabError::system("read routes"))?;
+        let own: Vec<Ipv6Addr> = routes.lines().filter_map(local).collect();
+        Ok(addresses.iter().all(|a| own.contains(a)))
+    })
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool, LabError>) -> Result<(), LabError> {
+    for _ in 0..ROUNDS {
+        if done()? {
+            return Ok(());
+        }
+        std::thread::sleep(ROUND);
+    }
+    Err(LabError::system(what)(io::ErrorKind::TimedOut.into()))
+}
+
+/// The address of a line of /proc/net/ipv6_route whose route leads to this host itself: destination,
+/// its length, source, its length, next hop, metric, two counters, flags, device.
+fn local(line: &str) -> Option<Ipv6Addr> {
+    const LOCAL: u32 = 0x8000_0000;
+    let mut fields = line.split_whitespace();
+    let to = u128::from_str_radix(fields.next()?, 16).ok()?;
+    let flags = u32::from_str_radix(fields.nth(7)?, 16).ok()?;
+    (flags & LOCAL != 0).then(|| to.into())
 }
 
 /// Sets a value below /proc/sys/net for the calling thread's namespace. What this kernel does not
@@ -95,5 +150,23 @@ pub(crate) fn set(key: &str, value: &str) -> io::Result<()> {
     match fs::write(Path::new("/proc/sys/net").join(key), value) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_told_from_other_routes() {
+        let line = |flags: &str| {
+            let zero = "0".repeat(32);
+            format!(
+                "20010db8000000000000000000000001 80 {zero} 00 {zero} 00000000 00000003 00000000 {flags} eth0"
+            )
+        };
+        assert_eq!(local(&line("80200001")), Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)));
+        assert_eq!(local(&line("00000001")), None);
+        assert_eq!(local(""), None);
     }
 }

@@ -1,10 +1,12 @@
-//! What the hosts of an engine need from the kernel: pure functions from the engine's state to lines of
-//! `ip -batch`.
+//! What the hosts of an engine need from the kernel: functions from the engine's state to lines of
+//! `ip -batch`, and seeing that the kernel is there.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::bulk::PIECES;
+use super::error::LabError;
+use super::namespace;
 use crate::engine::Engine;
 use crate::link::LinkState;
 use crate::prefix::Prefix;
@@ -105,8 +107,33 @@ impl Port {
         format!("eth{}", self.index)
     }
 
+    /// The addresses that the kernel needs a moment for.
+    fn v6(&self) -> Vec<Ipv6Addr> {
+        let only = |(a, _): &(IpAddr, u8)| if let IpAddr::V6(a) = a { Some(*a) } else { None };
+        self.addresses.iter().filter_map(only).collect()
+    }
+
+    /// Makes the kernel what this port says.
+    pub(crate) fn set_up(&self, namespace: &str) -> Result<(), LabError> {
+        namespace::configure(namespace, &self.up())?;
+        self.settle(namespace, self.carrier)
+    }
+
+    /// Makes the kernel what `new` says, where it was what this port says.
+    pub(crate) fn become_new(&self, new: &Self, namespace: &str) -> Result<(), LabError> {
+        namespace::configure(namespace, &self.change(new))?;
+        new.settle(namespace, self.carrier == new.carrier)
+    }
+
+    fn settle(&self, namespace: &str, same_carrier: bool) -> Result<(), LabError> {
+        if !same_carrier {
+            namespace::await_carrier(namespace, &self.device(), self.carrier)?;
+        }
+        namespace::await_addresses(namespace, &self.v6())
+    }
+
     /// Sets a new device up.
-    pub(crate) fn up(&self) -> String {
+    fn up(&self) -> String {
         let (device, mtu) = (self.device(), self.mtu);
         let mut lines = format!(
             "link set dev {device} mtu {mtu} txqueuelen {QUEUE} gso_max_segs {PIECES} up\n"
@@ -120,7 +147,7 @@ impl Port {
     }
 
     /// What must happen for this port to become `new`.
-    pub(crate) fn change(&self, new: &Self) -> String {
+    fn change(&self, new: &Self) -> String {
         let device = self.device();
         let mut lines = String::new();
         if self.mtu != new.mtu {

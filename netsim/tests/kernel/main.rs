@@ -8,6 +8,7 @@
 //! `MESHWIRE_REQUIRE_LAB` is set.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "a test that cannot run says why")]
 
 mod cones;
 mod fragments;

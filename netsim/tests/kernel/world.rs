@@ -61,7 +61,7 @@ pub(crate) fn can_run() -> bool {
         (Ok(()), Ok(_)) => return true,
     };
     assert!(std::env::var_os("MESHWIRE_REQUIRE_LAB").is_none(), "the kernel's NAT: {why}");
-    println!("skipped: {why}");
+    eprintln!("skipped: {why}");
     false
 }
 

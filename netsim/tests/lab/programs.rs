@@ -1,6 +1,7 @@
 //! Programs as hosts.
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -176,7 +177,7 @@ fn two_labs_of_one_kind_do_not_disturb_each_other() {
     alice_one.send_to(b"still", "203.0.113.1:53").expect("sent");
     assert_eq!(soon(&server_one).0, b"still");
     drop(one);
-    assert!(!std::path::Path::new("/run/netns").join(name).exists());
+    assert!(!Path::new("/run/netns").join(name).exists());
 }
 
 #[test]
@@ -188,8 +189,13 @@ fn programs_that_still_run_end_with_the_lab() {
     let lab = world.start(Options::default());
     let mut sleeper =
         lab.command(world.alice, "sleep").expect("a host").arg("86400").spawn().expect("sleep");
+    let name = lab.namespace(world.alice).expect("a host").to_owned();
+    assert!(Path::new("/run/netns").join(&name).exists());
     lab.shutdown().expect("an end");
     assert!(!sleeper.wait().expect("an end").success());
+    for dir in ["/run/netns", "/etc/netns"] {
+        assert!(!Path::new(dir).join(&name).exists());
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(10);
 pub(crate) fn ready() -> bool {
     let Err(missing) = check() else { return true };
     assert!(std::env::var_os("MESHWIRE_REQUIRE_LAB").is_none_or(|v| v != "1"), "{missing}");
-    println!("skipped: {missing}");
+    eprintln!("skipped: {missing}");
     false
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod place;
+mod relayed;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -28,6 +28,7 @@ pub(crate) struct Place {
     pub(crate) sim: Sim,
     pub(crate) homes: Vec<Home>,
     pub(crate) peers: [Peer; 2],
+    pub(crate) server: SimHost,
 }
 
 fn wire() -> Wire {
@@ -52,7 +53,8 @@ impl Place {
         let servers = stun_server(&sim.host(server)).await;
         let hosts = [sim.host(homes[0].host), sim.host(homes[1].host)];
         let [a, b] = hosts.map(|host| peer(host, &usable, servers.clone()));
-        Self { sim, homes, peers: [a.await, b.await] }
+        let server = sim.host(server);
+        Self { sim, homes, peers: [a.await, b.await], server }
     }
 
     /// Both in one home.
@@ -69,7 +71,8 @@ impl Place {
         let v4 = IpAddr::is_ipv4;
         let a = peer(sim.host(home.host), &v4, servers.clone()).await;
         let b = peer(sim.host(second), &v4, servers).await;
-        Self { sim, homes: vec![home], peers: [a, b] }
+        let server = sim.host(server);
+        Self { sim, homes: vec![home], peers: [a, b], server }
     }
 }
 

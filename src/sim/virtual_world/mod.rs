@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use meshwire_coord::BrokerError;
 use meshwire_netsim::HostId;
 use meshwire_netsim::simnet::Sim;
-use meshwire_peer::api::{ApiError, CreateInvite, CreateMesh, Join};
+use meshwire_peer::api::{ApiError, CreateInvite, CreateMesh, ErrorKind, Join};
 use meshwire_signaling::invite::Role;
 
 pub use broker::{BrokerSite, VirtualBroker};
@@ -40,6 +40,9 @@ pub use node::VirtualNode;
 /// Uses and life of the invite by which all nodes but the first join: more than any run has.
 const USES: u32 = 1_000;
 const INVITE_TTL_MS: u64 = 24 * 3_600_000;
+
+/// How often a node tries to join: each time may take 15 s.
+const TRIES: u32 = 10;
 
 /// The mesh's name.
 pub const MESH: &str = "sim";
@@ -213,7 +216,14 @@ impl VirtualWorld {
     }
 }
 
+/// Tries again over a link that loses much, as whoever runs the node would.
 async fn join(node: &VirtualNode, invite: &str) -> Result<(), WorldError> {
-    let ask = Join { invite: invite.to_owned(), member_name: node.name().to_owned() };
-    node.node()?.join(ask).await.map(drop).map_err(|e| node.says(e))
+    let ask = || Join { invite: invite.to_owned(), member_name: node.name().to_owned() };
+    for _ in 1..TRIES {
+        match node.node()?.join(ask()).await {
+            Err(e) if e.kind == ErrorKind::Unreachable => {}
+            joined => return joined.map(drop).map_err(|e| node.says(e)),
+        }
+    }
+    node.node()?.join(ask()).await.map(drop).map_err(|e| node.says(e))
 }

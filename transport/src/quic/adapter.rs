@@ -15,6 +15,7 @@ use super::candidates::{Candidate, CandidateKind};
 use super::conn::{Accepted, Pair, PairKind, QuicConn};
 use super::link::{Ends, QuicLink};
 use super::node::{QuicNode, Servers};
+use super::turn::TurnServer;
 use super::{AttemptEvent, AttemptHandle, Description, Dial, QuicError, Role};
 use crate::direct::{Adapter, Attempt, Begin, DirectPath, PathInfo, Reach, Signal, Stage};
 use crate::net::Net;
@@ -32,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct QuicAdapter {
     net: Arc<dyn Net>,
     node: Arc<QuicNode>,
-    servers: Mutex<BTreeMap<MeshId, Vec<String>>>,
+    servers: Mutex<BTreeMap<MeshId, TurnServers>>,
     network: watch::Receiver<u64>,
 }
 
@@ -60,29 +61,51 @@ impl Adapter for QuicAdapter {
     fn set_servers(&self, mesh: MeshId, servers: TurnServers) {
         let all = {
             let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-            match servers.stun.is_empty() {
+            match servers.stun.is_empty() && servers.servers.is_empty() {
                 true => known.remove(&mesh),
-                false => known.insert(mesh, servers.stun),
+                false => known.insert(mesh, servers),
             };
-            known.values().flatten().cloned().collect::<Vec<_>>()
+            known.values().cloned().collect::<Vec<_>>()
         };
         let (net, node) = (self.net.clone(), self.node.clone());
         tokio::spawn(async move {
-            let mut stun: Vec<SocketAddr> = Vec::new();
-            for server in all {
-                match resolve(net.as_ref(), &server).await {
-                    Ok(found) => stun.extend(found),
-                    Err(e) => tracing::debug!(server, error = %e, "a STUN server has no address"),
-                }
+            let mut found = Servers::default();
+            for servers in &all {
+                add(net.as_ref(), servers, &mut found).await;
             }
-            stun.sort_unstable();
-            stun.dedup();
-            node.set_servers(Servers { stun });
+            found.stun.sort_unstable();
+            found.stun.dedup();
+            node.set_servers(found);
         });
     }
 
     fn network(&self) -> watch::Receiver<u64> {
         self.network.clone()
+    }
+}
+
+/// Adds what one broker offers. TURN is spoken over UDP: where that is blocked, the relay is at hand.
+async fn add(net: &dyn Net, servers: &TurnServers, to: &mut Servers) {
+    let known = |server: &str, found: std::io::Result<Vec<SocketAddr>>| {
+        found.unwrap_or_else(|e| {
+            tracing::debug!(server, error = %e, "a STUN or TURN server has no address");
+            Vec::new()
+        })
+    };
+    for server in &servers.stun {
+        to.stun.extend(known(server, resolve(net, server).await));
+    }
+    for server in &servers.servers {
+        let Some(place) = server.addresses.iter().find_map(|a| a.strip_prefix("udp:")) else {
+            continue;
+        };
+        to.turn.extend(known(place, resolve(net, place).await).into_iter().map(|addr| {
+            TurnServer {
+                addr,
+                username: server.username.clone(),
+                password: server.password.clone(),
+            }
+        }));
     }
 }
 

@@ -25,7 +25,11 @@ pub trait Interfaces: fmt::Debug + Send + Sync + 'static {
 
 /// The machine's own, by `netwatch`.
 #[derive(Debug)]
-pub struct OsInterfaces(Monitor);
+pub struct OsInterfaces {
+    monitor: Monitor,
+    /// What the monitor said when the list was last asked for.
+    seen: Mutex<State>,
+}
 
 impl OsInterfaces {
     /// Begins to watch.
@@ -33,13 +37,17 @@ impl OsInterfaces {
     /// # Errors
     /// The system tells nobody of its routes.
     pub async fn watch() -> io::Result<Self> {
-        Monitor::new().await.map(Self).map_err(io::Error::other)
+        let monitor = Monitor::new().await.map_err(io::Error::other)?;
+        let seen = Mutex::new(monitor.interface_state().get());
+        Ok(Self { monitor, seen })
     }
 }
 
 #[async_trait]
 impl Interfaces for OsInterfaces {
     async fn list(&self) -> Vec<Interface> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.monitor.interface_state().get();
         let state = State::new().await;
         let mut all: Vec<&netwatch::interfaces::Interface> = state.interfaces.values().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
@@ -56,11 +64,15 @@ impl Interfaces for OsInterfaces {
     }
 
     async fn changed(&self) {
-        let mut state = self.0.interface_state();
-        let before = state.get();
-        while let Ok(now) = state.updated().await {
-            if now != before {
+        let mut state = self.monitor.interface_state();
+        let mut now = state.get();
+        loop {
+            if now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
                 return;
+            }
+            match state.updated().await {
+                Ok(updated) => now = updated,
+                Err(_) => break,
             }
         }
         // Nobody will say anything any more.

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use turn_client_proto::api::{TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet};
 use turn_client_proto::prelude::TurnClientApi as _;
 use turn_client_proto::stun::agent::Transmit;
@@ -232,24 +232,19 @@ impl Session {
     /// Runs until the server does not want us any more; says whether there was an allocation.
     async fn run(mut self, mut told: mpsc::Receiver<Told>) -> bool {
         let deadline = self.started + PATIENCE;
-        loop {
-            let Some(wake) = self.settle() else { break };
+        while let Some(wake) = self.settle() {
             let allocated = self.published.relay.relayed().is_some();
-            let next = async {
-                tokio::select! {
-                    biased;
-                    told = told.recv() => told,
-                    () = sleep_until(wake) => None,
-                }
-            };
-            match timeout(if allocated { PATIENCE * 1000 } else { PATIENCE }, next).await {
-                Ok(Some(Told::Server(bytes))) => self.hear(bytes),
-                Ok(Some(Told::Peer(peer, data))) => self.send(peer, &data),
-                Ok(None) => {}
-                Err(_) => break,
-            }
             if !allocated && Instant::now() >= deadline {
                 break;
+            }
+            let wake = if allocated { wake } else { wake.min(deadline) };
+            tokio::select! {
+                biased;
+                Some(told) = told.recv() => match told {
+                    Told::Server(bytes) => self.hear(bytes),
+                    Told::Peer(peer, data) => self.send(peer, &data),
+                },
+                () = sleep_until(wake) => {}
             }
         }
         self.published.relay.relayed().is_some()

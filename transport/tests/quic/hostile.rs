@@ -26,7 +26,9 @@ fn host(addr: SocketAddr) -> Candidate {
 }
 
 /// Counts what comes to some sockets until nothing has come for a while.
-async fn listen(sockets: Vec<Arc<dyn meshwire_transport::net::Datagram>>) -> BTreeMap<usize, usize> {
+async fn listen(
+    sockets: Vec<Arc<dyn meshwire_transport::net::Datagram>>,
+) -> BTreeMap<usize, usize> {
     let (tell, mut told) = tokio::sync::mpsc::channel(1000);
     for (n, socket) in sockets.into_iter().enumerate() {
         let tell = tell.clone();

@@ -42,7 +42,7 @@ async fn believing(a_believes: Option<Hash>, b_believes: Option<Hash>) -> [bool;
 
 #[tokio::test]
 async fn the_right_keys_connect() {
-    assert_eq!(believing(None, None).await[1], true);
+    assert!(believing(None, None).await[1]);
 }
 
 #[tokio::test]

@@ -341,7 +341,8 @@ impl Driver {
 
     fn accept(&mut self, incoming: quinn::Incoming) -> Result<(), QuicError> {
         let expected = self.dial.role == Role::Controlled && self.connection.is_none();
-        let Some(peer) = self.peer.filter(|_| expected && self.handshakes.len() < HANDSHAKES) else {
+        let Some(peer) = self.peer.filter(|_| expected && self.handshakes.len() < HANDSHAKES)
+        else {
             incoming.ignore();
             return Ok(());
         };

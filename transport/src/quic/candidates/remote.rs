@@ -190,8 +190,9 @@ mod tests {
             let mut screen = Screen::new(false, []);
             let mut taken = Vec::new();
             for (bits, v4, port, kind) in all {
+                let [.., a, b, c, d] = bits.to_be_bytes();
                 let ip = match v4 {
-                    true => IpAddr::from((bits as u32).to_be_bytes()),
+                    true => IpAddr::from([a, b, c, d]),
                     false => IpAddr::from(bits.to_be_bytes()),
                 };
                 let candidate = candidate(kinds[kind], SocketAddr::new(ip, port));
