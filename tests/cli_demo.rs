@@ -14,6 +14,8 @@ fn the_demo_delivers_everything() {
     assert_eq!(played.status, 0, "{}", played.stderr);
     let rows = played.json["rows"].as_array().unwrap();
     assert!(rows.len() >= 5 && rows.iter().all(|r| r["state"] == "delivered"), "{rows:?}");
+    let last = rows.last().unwrap();
+    assert_eq!((&last["what"], &last["path"]), (&"without the broker".into(), &"direct".into()));
     assert!(!home.path().exists(), "the demo leaves the caller's home alone");
 }
 
@@ -21,8 +23,8 @@ fn the_demo_delivers_everything() {
 fn the_demo_notices_each_sabotage_and_names_the_row() {
     let home = Home::new();
     for (sabotage, row) in [
-        ("flip-ciphertext", "row 1 \"a direct message\""),
-        ("drop-acks", "row 1 \"a direct message\""),
+        ("flip-ciphertext", "row 1 \"a first message\""),
+        ("drop-acks", "row 1 \"a first message\""),
         ("no-restart", "row 5 \"across a broker restart\""),
     ] {
         let played = home.text(&["demo", "--sabotage", sabotage]);

@@ -93,7 +93,13 @@ fn no_answer_leaves_before_what_it_promises_is_on_disk() {
     let traces = Traces(TempDir::new().unwrap());
     let Pair { ana, bob, mut broker } = pair();
     broker.restart_as(|command| traces.watch("broker", &command));
-    let node = |home: &common::Home, name| home.node_as(|command| traces.watch(name, &command));
+    // Frames on direct paths are not to be read in a trace.
+    let node = |home: &common::Home, name| {
+        home.node_as(|mut command| {
+            command.args(["--paths", "relay-only"]);
+            traces.watch(name, &command)
+        })
+    };
     let (at_ana, at_bob) = (node(&ana, "ana"), node(&bob, "bob"));
 
     // Through the background node, then by a process of its own.

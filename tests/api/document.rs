@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::http::{Answer, Api, comes_to};
+use super::http::{Answer, Api, Events, comes_to};
 use super::schema::Schemas;
 use crate::common::{Broker, Home, pair};
 
@@ -79,6 +79,7 @@ fn examples(world: &World) -> Vec<(&'static str, Ask)> {
         ("peers", query("mesh=home&all=true")),
         ("end_session", Ask::Body(json!({"session": "builder"}))),
         ("ping", Ask::Body(json!({"mesh": "home", "peer": "bob", "timeout_ms": 30_000}))),
+        ("path", query("mesh=home&peer=bob")),
         ("disconnect", Ask::Body(json!({"mesh": "home", "peers": ["bob"]}))),
         (
             "invite",
@@ -142,6 +143,8 @@ fn a_running_node_does_what_the_document_says() {
     let ana = pair.ana.node();
     let api = Api::unix(&pair.ana);
     let world = world(&api, &pair.broker);
+    // Before there is a direct path, so that its coming is heard of.
+    let events = api.events(&[("Last-Event-ID", "0")]);
     let _bob = pair.bob.node();
     pair.bob.deliver("ana", "welcome");
 
@@ -168,7 +171,7 @@ fn a_running_node_does_what_the_document_says() {
         assert_eq!(answer.status, 400, "{id}: {answer:?}");
         hold(&document, operation, &answer, &format!("{id}, refused"));
     }
-    streams(&document, operations.remove("events").unwrap().2, &api);
+    streams(&document, operations.remove("events").unwrap().2, &api, events);
 
     let schemas = Schemas(&document["components"]["schemas"]);
     let mut untried: Vec<&str> = operations.keys().copied().collect();
@@ -202,13 +205,12 @@ fn a_running_node_does_what_the_document_says() {
 }
 
 /// Streams are no JSON: their events are.
-fn streams(document: &Value, operation: &Value, api: &Api) {
+fn streams(document: &Value, operation: &Value, api: &Api, mut events: Events) {
     assert!(operation["responses"]["200"]["content"]["text/event-stream"].is_object());
     let schemas = Schemas(&document["components"]["schemas"]);
-    let mut events = api.events(&[("Last-Event-ID", "0")]);
     let sent = api.post("/v1/send", &json!({"to": "bob", "message": "for the stream"}));
     assert_eq!(sent.status, 202, "{sent:?}");
-    let mut wanted = vec!["ready", "message", "outbox"];
+    let mut wanted = vec!["ready", "message", "outbox", "path"];
     while !wanted.is_empty() {
         let event = events.next().unwrap();
         let schema = &operation["x-events"][&event.name];

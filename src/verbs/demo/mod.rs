@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The same where it is sabotaged, and waiting longer would change nothing.
 const SABOTAGED_LIMIT: Duration = Duration::from_secs(3);
 
-/// Show on this machine that messages get through: a broker, three nodes, a restart
+/// Show on this machine that messages get through: a broker, three nodes, restarts, direct paths
 ///
 /// Runs everything as separate processes with homes in a temporary folder, and leaves nothing
 /// behind. Ends with exit code 0 only if every message was delivered and decrypted.

@@ -31,8 +31,12 @@ enum Act {
     Plain,
     /// The recipient's node is down and comes back.
     RecipientAway,
-    /// The broker is killed and comes back.
+    /// The broker is killed while the recipient's node is down; both come back.
     BrokerKilled,
+    /// There is a direct path.
+    Direct,
+    /// There is a direct path, and no broker any more.
+    DirectAlone,
 }
 
 /// A message that is sent.
@@ -43,13 +47,15 @@ struct Scene {
     act: Act,
 }
 
-const SCENES: [Scene; 6] = [
-    Scene { what: "a direct message", from: ANA, to: BOB, act: Act::Plain },
+const SCENES: [Scene; 8] = [
+    Scene { what: "a first message", from: ANA, to: BOB, act: Act::Plain },
     Scene { what: "its answer", from: BOB, to: ANA, act: Act::Plain },
     Scene { what: "to a third node", from: BOB, to: CY, act: Act::Plain },
     Scene { what: "to a node that is down", from: ANA, to: CY, act: Act::RecipientAway },
-    Scene { what: "across a broker restart", from: ANA, to: BOB, act: Act::BrokerKilled },
-    Scene { what: "and back afterwards", from: BOB, to: ANA, act: Act::Plain },
+    Scene { what: "across a broker restart", from: ANA, to: CY, act: Act::BrokerKilled },
+    Scene { what: "and back afterwards", from: CY, to: ANA, act: Act::Plain },
+    Scene { what: "with a direct path", from: ANA, to: BOB, act: Act::Direct },
+    Scene { what: "without the broker", from: BOB, to: ANA, act: Act::DirectAlone },
 ];
 
 /// A message that was sent, as the table shows it.
@@ -135,7 +141,15 @@ async fn perform(
     match scene.act {
         Act::Plain => {}
         Act::RecipientAway => cast.down(scene.to).await?,
-        Act::BrokerKilled => cast.kill_broker(),
+        Act::BrokerKilled => {
+            cast.down(scene.to).await?;
+            cast.kill_broker();
+        }
+        Act::Direct => direct(cast, scene, limit).await?,
+        Act::DirectAlone => {
+            direct(cast, scene, limit).await?;
+            cast.kill_broker();
+        }
     }
     let start = cast.net().now();
     let mut send = vec!["send", NAMES[scene.to], message.as_str()];
@@ -146,13 +160,14 @@ async fn perform(
     row.state = text(&sent, "state")?;
     let id = text(&sent, "id")?;
     match scene.act {
-        Act::Plain => {}
+        Act::Plain | Act::Direct | Act::DirectAlone => {}
         Act::RecipientAway => {
             expect(&row.state, "relayed", "while its recipient is down")?;
             cast.up(scene.to).await?;
         }
         Act::BrokerKilled => {
             expect(&row.state, "queued", "while there is no broker")?;
+            cast.up(scene.to).await?;
             if restarts {
                 cast.start_broker().await?;
             }
@@ -173,6 +188,21 @@ async fn perform(
         sleep(POLL).await;
     }
     Ok(())
+}
+
+/// Waits until messages would go directly.
+async fn direct(cast: &Cast, scene: &Scene, limit: Duration) -> anyhow::Result<()> {
+    let until = cast.net().now() + limit;
+    loop {
+        let path = cast.verb(scene.from, &["path", NAMES[scene.to]]).await?;
+        if path["via"] == "direct" {
+            return Ok(());
+        }
+        if cast.net().now() > until {
+            bail!("there is no direct path: {}", path["why"]);
+        }
+        sleep(POLL).await;
+    }
 }
 
 fn expect(state: &str, wanted: &str, when: &str) -> anyhow::Result<()> {
