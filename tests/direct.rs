@@ -12,7 +12,6 @@ use meshwire_signaling::frame::MessageState;
 use meshwire_transport::quic::interfaces::FixedInterfaces;
 use meshwire_transport::quic::{Config, QuicAdapter, QuicNode};
 use proto::{Cutter, World, inbox, outbox_is, send, stop, until, up, within};
-use tokio::sync::watch;
 
 /// A node that makes direct paths over loopback; its home has joined.
 async fn direct(world: &World, name: &str, mode: PathMode) -> Node {
@@ -25,8 +24,7 @@ async fn direct_through(world: &World, base: &str, name: &str, mode: PathMode) -
     let net = Arc::new(OsNet);
     let interfaces = Arc::new(FixedInterfaces::new([]));
     let quic = QuicNode::start(net.clone(), Config::new(interfaces)).await.unwrap();
-    let (_, network) = watch::channel(0);
-    let adapter = QuicAdapter::new(net.clone(), Arc::new(quic), network);
+    let adapter = QuicAdapter::new(net.clone(), Arc::new(quic));
     let home = Home::open(&world.home(name)).unwrap();
     let lock = home.try_lock().unwrap().unwrap();
     let paths = DirectPaths { adapter: Some(Arc::new(adapter)), mode };

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use meshwire::direct;
 use meshwire_peer::api::{Done, Status};
 use meshwire_peer::client::Client;
 use meshwire_peer::local_api::{self, Http};
@@ -17,7 +18,6 @@ use meshwire_peer::{Home, node};
 use serde::Serialize;
 
 use crate::context::{Context, Holder, POLL};
-use crate::direct;
 use crate::exit::{Exit, Failed, invalid};
 use crate::logging::LogFormat;
 use crate::output::note;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use meshwire_transport::net::{BoxStream, Datagram, Listener, Net};
+use tokio::sync::watch;
 
 use super::local::SocketOptions;
 use super::tcp::{SimListener, SimStream};
@@ -37,6 +38,12 @@ impl SimHost {
     #[must_use]
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.shared.peek(|world| world.engine.addresses(self.id).collect())
+    }
+
+    /// Counts the changes of the world, as systems tell programs of their network's.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
     }
 
     /// Puts its wall clock this many milliseconds ahead of virtual time, or behind.

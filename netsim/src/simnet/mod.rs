@@ -59,6 +59,7 @@ pub use internet::{Home, Internet};
 pub use local::SocketOptions;
 pub use recording::Recording;
 pub use stage::{LIMIT, SEED_VARIABLE, Stage, check, run};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -98,7 +99,8 @@ impl Sim {
     pub fn new(stage: Stage, builder: Builder) -> Self {
         let seed = builder.seed();
         let world = Mutex::new(World::new(seed, builder.build()));
-        let shared = Arc::new(Shared { world, idle: stage.idle, epoch: Instant::now() });
+        let changes = watch::Sender::new(0);
+        let shared = Arc::new(Shared { world, changes, idle: stage.idle, epoch: Instant::now() });
         let pump = tokio::spawn(pump::pump(Arc::clone(&shared))).abort_handle();
         Self { shared, _pump: Arc::new(Pump(pump)) }
     }
@@ -126,7 +128,9 @@ impl Sim {
     /// # Errors
     /// As [`Engine::control`].
     pub fn control(&self, change: Change) -> Result<(), ConfigError> {
-        self.shared.with(|world| world.engine.control(world.now, change))
+        self.shared.with(|world| world.engine.control(world.now, change))?;
+        self.shared.changes.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     /// Virtual time.
@@ -158,6 +162,8 @@ impl fmt::Debug for Sim {
 /// What the pump and all hosts share. Everything runs on one thread, so nobody waits for the lock.
 struct Shared {
     world: Mutex<World>,
+    /// Counts what [`Sim::control`] has done.
+    changes: watch::Sender<u64>,
     idle: Arc<Idle>,
     /// When the engine's time began.
     epoch: Instant,

@@ -105,6 +105,8 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
                     outcomes.push(more);
                 }
                 settle(&mesh, outcomes).await;
+                // Others may have to hear first why those outcomes were what they were.
+                tokio::task::yield_now().await;
             }
             () = mesh.wake.notified() => {}
             () = due => {}
@@ -141,21 +143,21 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
     let kept = needs_care(&row.meta).then(|| row.clone());
     let carrier = mesh.carrier(&row.meta);
     let peer = row.meta.member.unwrap_or(row.meta.recipient);
-    let ticket = match &carrier {
-        Carrier::Direct(link) => link.send(row.envelope).await,
-        Carrier::Relay => mesh.link.send(to_send(row.envelope, &author)).await,
-        Carrier::None => Err(LinkError::Down),
+    let (ticket, direct) = match carrier {
+        Carrier::Direct(link) => (link.send(row.envelope).await, Some(link)),
+        Carrier::Relay => (mesh.link.send(to_send(row.envelope, &author)).await, None),
+        Carrier::None => (Err(LinkError::Down), None),
     };
-    let direct = matches!(carrier, Carrier::Direct(_));
     let mesh = mesh.clone();
     async move {
         let result = match ticket {
             Ok(ticket) => ticket.await,
             Err(e) => Err(e),
         };
-        if direct {
-            if result.is_ok() {
-                mesh.paths.sent(&peer, (author, id));
+        if let Some(link) = direct {
+            match &result {
+                Ok(_) => mesh.paths.sent(&peer, (author, id)),
+                Err(e) => mesh.path_refused(&peer, &link, (author, id), e),
             }
             return Outcome { id, author, attempts, end: End::Direct(result) };
         }
@@ -226,9 +228,12 @@ fn steps(mesh: &Mesh, outcome: Outcome) -> Vec<Authored> {
             [StepTo::Relayed { at: now, path }].into_iter().chain(full).map(to).collect()
         }
         End::Direct(Ok(_)) => vec![to(StepTo::Sent { at: now, path: DIRECT.to_owned() })],
-        End::Direct(Err(error)) | End::Link(Err(error)) => {
-            vec![to(refused(mesh, attempts, &error))]
+        // It goes over the relay, if there is one.
+        End::Direct(Err(error)) if mesh.is_up() => {
+            vec![to(StepTo::Retry { next_attempt_at: now, reason: error.to_string() })]
         }
+        End::Direct(Err(error)) => vec![to(again(mesh, attempts, None, error.to_string()))],
+        End::Link(Err(error)) => vec![to(refused(mesh, attempts, &error))],
     }
 }
 

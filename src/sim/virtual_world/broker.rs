@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use meshwire_coord::store::{MemoryStore, Store};
-use meshwire_coord::{Broker, BrokerConfig, Database, Policy, Tls};
+use meshwire_coord::{Broker, BrokerConfig, Database, Policy, Tls, TurnDesk};
 use meshwire_netsim::HostId;
 use meshwire_netsim::simnet::{Sim, SimHost};
 use meshwire_signaling::SecretKey;
 use meshwire_transport::net::random;
+use meshwire_turn::{RelayAddress, Secret, TurnConfig, TurnServer};
 
 use super::WorldError;
+use crate::turn_desk::Desk;
 
 /// The port that even company networks let through.
 const HTTPS_PORT: u16 = 443;
@@ -28,6 +30,8 @@ pub struct BrokerSite {
     pub url: String,
     /// Limits and rates.
     pub policy: Policy,
+    /// Whether it has a STUN and TURN server, on UDP port 3478.
+    pub turn: bool,
 }
 
 impl BrokerSite {
@@ -35,7 +39,7 @@ impl BrokerSite {
     #[must_use]
     pub fn on(host: HostId, name: &str) -> Self {
         let url = format!("http://{name}:{HTTPS_PORT}");
-        Self { host, port: HTTPS_PORT, url, policy: Policy::default() }
+        Self { host, port: HTTPS_PORT, url, policy: Policy::default(), turn: false }
     }
 }
 
@@ -101,7 +105,7 @@ impl VirtualBroker {
             tls: Tls::BehindProxy,
             policy: self.site.policy.clone(),
             new_admin_token: false,
-            turn: None,
+            turn: self.desk().await?,
         };
         let (net, store) = (Arc::new(self.host.clone()), self.store.clone());
         let broker = Box::pin(Broker::start_with(net, config, store, self.key.clone())).await?;
@@ -110,6 +114,27 @@ impl VirtualBroker {
         }
         self.running = Some(broker);
         Ok(())
+    }
+
+    async fn desk(&self) -> Result<Option<Arc<dyn TurnDesk>>, WorldError> {
+        if !self.site.turn {
+            return Ok(None);
+        }
+        let addresses = self.host.addresses();
+        let secret = Secret::new(random::<32>(&self.host));
+        let config = TurnConfig {
+            udp: addresses.iter().map(|ip| (*ip, meshwire_turn::PORT).into()).collect(),
+            relay: addresses.iter().map(|ip| RelayAddress::direct(*ip)).collect(),
+            // All addresses of a simulated Internet are special ones, which are not relayed to.
+            allow: ["198.18.0.0/15", "203.0.113.0/24", "2001:db8::/32"]
+                .into_iter()
+                .filter_map(|range| range.parse().ok())
+                .collect(),
+            ..TurnConfig::new(secret)
+        };
+        let hosts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let server = TurnServer::start(Arc::new(self.host.clone()), config).await?;
+        Ok(Some(Desk::new(server, &hosts)))
     }
 
     /// Stops it as an operator does: nodes are told, what was submitted is answered. For a power cut,

@@ -24,6 +24,7 @@
 //! ```
 
 mod broker;
+mod interfaces;
 mod node;
 
 use std::collections::BTreeMap;
@@ -32,7 +33,10 @@ use meshwire_coord::BrokerError;
 use meshwire_netsim::HostId;
 use meshwire_netsim::simnet::Sim;
 use meshwire_peer::api::{ApiError, CreateInvite, CreateMesh, ErrorKind, Join};
+use meshwire_peer::path::PathMode;
 use meshwire_signaling::invite::Role;
+use meshwire_transport::quic::QuicError;
+use meshwire_turn::TurnError;
 
 pub use broker::{BrokerSite, VirtualBroker};
 pub use node::VirtualNode;
@@ -71,6 +75,12 @@ pub enum WorldError {
     /// The broker does not start.
     #[error("the broker: {0}")]
     Broker(#[from] BrokerError),
+    /// The broker's TURN server does not start.
+    #[error("the TURN server: {0}")]
+    Turn(#[from] TurnError),
+    /// A node has no UDP for direct paths.
+    #[error("direct paths: {0}")]
+    Quic(#[from] QuicError),
     /// A node could not do what it was asked for.
     #[error("{name}: {error}")]
     Node {
@@ -88,16 +98,24 @@ pub struct VirtualWorld {
     broker: VirtualBroker,
     nodes: BTreeMap<String, VirtualNode>,
     invite: Option<String>,
+    mode: PathMode,
 }
 
 impl VirtualWorld {
-    /// A world with a running broker and no nodes.
+    /// A world with a running broker and no nodes. Everything will go over the broker's relay, unless
+    /// [`Self::set_paths`] says otherwise.
     ///
     /// # Errors
     /// [`WorldError::Broker`].
     pub async fn start(sim: Sim, site: BrokerSite) -> Result<Self, WorldError> {
         let broker = VirtualBroker::new(&sim, site).await?;
-        Ok(Self { sim, broker, nodes: BTreeMap::new(), invite: None })
+        let mode = PathMode::RelayOnly;
+        Ok(Self { sim, broker, nodes: BTreeMap::new(), invite: None, mode })
+    }
+
+    /// Which paths the nodes may use that are added from now on.
+    pub fn set_paths(&mut self, mode: PathMode) {
+        self.mode = mode;
     }
 
     /// The simulation: links, partitions and addresses change by [`Sim::control`].
@@ -126,7 +144,7 @@ impl VirtualWorld {
         if self.nodes.contains_key(name) {
             return Err(WorldError::NameTaken(name.to_owned()));
         }
-        let node = VirtualNode::new(name, self.sim.host(host)).await?;
+        let node = VirtualNode::new(name, self.sim.host(host), self.mode).await?;
         match &self.invite {
             Some(invite) => join(&node, invite).await?,
             None => self.invite = Some(self.found(&node).await?),
@@ -152,9 +170,9 @@ impl VirtualWorld {
             if self.nodes.contains_key(name) {
                 return Err(WorldError::NameTaken(name.clone()));
             }
-            let (host, invite) = (self.sim.host(*host), invite.clone());
+            let (host, invite, mode) = (self.sim.host(*host), invite.clone(), self.mode);
             joining.push(async move {
-                let node = VirtualNode::new(name, host).await?;
+                let node = VirtualNode::new(name, host, mode).await?;
                 join(&node, &invite).await?;
                 Ok::<_, WorldError>(node)
             });

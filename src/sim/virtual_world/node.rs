@@ -5,16 +5,19 @@ use std::sync::Arc;
 use meshwire_netsim::simnet::SimHost;
 use meshwire_peer::Node;
 use meshwire_peer::api::{
-    ApiError, Done, Inbox, InboxMessage, ListPeers, Message, MessageStatus, Send,
+    ApiError, AskPath, DirectPath, Done, Inbox, InboxMessage, ListPeers, Message, MessageStatus,
+    PathReport, Send,
 };
-use meshwire_peer::node::DirectPaths;
 use meshwire_peer::node::MemoryHome;
+use meshwire_peer::path::{PathMode, Via};
 use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::{EnvelopeId, Priority};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Duration;
 
 use super::WorldError;
+use super::interfaces::SimInterfaces;
+use crate::direct::paths_with;
 
 /// Rows of an inbox that are listed: more than any run sends.
 const INBOX: u32 = 1_000;
@@ -30,13 +33,14 @@ pub struct VirtualNode {
     name: String,
     host: SimHost,
     home: MemoryHome,
+    mode: PathMode,
     running: Option<Node>,
 }
 
 impl VirtualNode {
-    pub(super) async fn new(name: &str, host: SimHost) -> Result<Self, WorldError> {
+    pub(super) async fn new(name: &str, host: SimHost, mode: PathMode) -> Result<Self, WorldError> {
         let home = MemoryHome::default();
-        let mut node = Self { name: name.to_owned(), host, home, running: None };
+        let mut node = Self { name: name.to_owned(), host, home, mode, running: None };
         node.start().await?;
         Ok(node)
     }
@@ -70,7 +74,9 @@ impl VirtualNode {
             return Err(WorldError::Running(self.name.clone()));
         }
         let net = Arc::new(self.host.clone());
-        let node = Box::pin(Node::in_memory(net, &self.home, DirectPaths::default())).await;
+        let interfaces = Arc::new(SimInterfaces::new(self.host.clone()));
+        let paths = paths_with(net.clone(), interfaces, self.mode).await?;
+        let node = Box::pin(Node::in_memory(net, &self.home, paths)).await;
         self.running = Some(node.map_err(|e| self.says(e))?);
         Ok(())
     }
@@ -180,6 +186,27 @@ impl VirtualNode {
         self.wait(async || {
             let peers = self.node()?.peers(ListPeers::default()).await.map_err(|e| self.says(e))?;
             Ok(peers.iter().any(|p| p.name == name).then_some(()))
+        })
+        .await
+    }
+
+    /// Which path messages to a peer take.
+    ///
+    /// # Errors
+    /// [`WorldError`].
+    pub async fn path(&self, peer: &str) -> Result<PathReport, WorldError> {
+        let ask = AskPath { mesh: None, peer: peer.to_owned() };
+        self.node()?.path(ask).await.map_err(|e| self.says(e))
+    }
+
+    /// Waits until messages to a peer go directly.
+    ///
+    /// # Errors
+    /// [`WorldError`].
+    pub async fn is_direct(&self, peer: &str) -> Result<DirectPath, WorldError> {
+        self.wait(async || {
+            let report = self.path(peer).await?;
+            Ok(report.direct.filter(|_| report.via == Via::Direct))
         })
         .await
     }

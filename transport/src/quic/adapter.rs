@@ -34,14 +34,13 @@ pub struct QuicAdapter {
     net: Arc<dyn Net>,
     node: Arc<QuicNode>,
     servers: Mutex<BTreeMap<MeshId, TurnServers>>,
-    network: watch::Receiver<u64>,
 }
 
 impl QuicAdapter {
-    /// For a node that runs; `network` counts changes of the machine's addresses.
+    /// For a node that runs.
     #[must_use]
-    pub fn new(net: Arc<dyn Net>, node: Arc<QuicNode>, network: watch::Receiver<u64>) -> Self {
-        Self { net, node, servers: Mutex::default(), network }
+    pub fn new(net: Arc<dyn Net>, node: Arc<QuicNode>) -> Self {
+        Self { net, node, servers: Mutex::default() }
     }
 }
 
@@ -80,7 +79,7 @@ impl Adapter for QuicAdapter {
     }
 
     fn network(&self) -> watch::Receiver<u64> {
-        self.network.clone()
+        self.node.network()
     }
 }
 
@@ -96,16 +95,14 @@ async fn add(net: &dyn Net, servers: &TurnServers, to: &mut Servers) {
         to.stun.extend(known(server, resolve(net, server).await));
     }
     for server in &servers.servers {
-        let Some(place) = server.addresses.iter().find_map(|a| a.strip_prefix("udp:")) else {
-            continue;
-        };
-        to.turn.extend(known(place, resolve(net, place).await).into_iter().map(|addr| {
-            TurnServer {
+        for place in server.addresses.iter().filter_map(|a| a.strip_prefix("udp:")) {
+            let found = known(place, resolve(net, place).await);
+            to.turn.extend(found.into_iter().map(|addr| TurnServer {
                 addr,
                 username: server.username.clone(),
                 password: server.password.clone(),
-            }
-        }));
+            }));
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 //! A server allocates when the first attempt begins, and for as long as the node wants it. New
 //! credentials are used for the next allocation; the present one goes on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -35,6 +35,8 @@ const QUEUE: usize = 128;
 const CHANNELS: usize = 256;
 /// Peers' addresses that have a permission.
 const PERMISSIONS: usize = 512;
+/// Pause before a permission is asked for again that was refused: checks come many times a second.
+const PERMISSION_AGAIN: Duration = Duration::from_secs(10);
 /// How long an allocation may take. Its first request is repeated with growing pauses.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause before a server that failed is asked again.
@@ -122,7 +124,10 @@ impl Relay {
         {
             let length = usize::from(u16::from_be_bytes([*c, *d]));
             let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
-            return Some((*channels.peers.get(&number)?, rest.get(..length)?.to_vec()));
+            if let Some(peer) = channels.peers.get(&number) {
+                return Some((*peer, rest.get(..length)?.to_vec()));
+            }
+            // The task may not have told of it yet.
         }
         let _ = self.task.try_send(Told::Server(datagram.to_vec()));
         None
@@ -213,14 +218,18 @@ struct Session {
     published: Published,
     client: TurnClientUdp,
     started: Instant,
-    permissions: usize,
+    /// For whom a permission was asked, and when.
+    permissions: HashMap<IpAddr, Instant>,
+    /// For whom a channel is being made: asking twice would make the second one fail.
+    binding: HashSet<SocketAddr>,
 }
 
 type TurnInstant = turn_client_proto::stun::Instant;
 
 impl Session {
     fn new(published: Published, client: TurnClientUdp) -> Self {
-        Self { published, client, started: Instant::now(), permissions: 0 }
+        let (permissions, binding) = (HashMap::new(), HashSet::new());
+        Self { published, client, started: Instant::now(), permissions, binding }
     }
 
     /// The client's clock counts from its start: it cannot read tokio's.
@@ -259,8 +268,14 @@ impl Session {
             match event {
                 TurnEvent::AllocationCreated(_, relayed) => self.allocated(relayed),
                 TurnEvent::AllocationCreateFailed(_) => return None,
-                TurnEvent::ChannelCreated(_, peer) => self.channel(peer),
-                TurnEvent::ChannelCreateFailed(_, peer) => self.published.relay.unbound(peer),
+                TurnEvent::ChannelCreated(_, peer) => {
+                    self.binding.remove(&peer);
+                    self.channel(peer);
+                }
+                TurnEvent::ChannelCreateFailed(_, peer) => {
+                    self.binding.remove(&peer);
+                    self.published.relay.unbound(peer);
+                }
                 _ => {}
             }
         }
@@ -315,16 +330,20 @@ impl Session {
     fn send(&mut self, peer: SocketAddr, data: &[u8]) {
         let now = self.now();
         if !self.client.have_permission(TransportType::Udp, peer.ip()) {
-            if self.permissions < PERMISSIONS
-                && self.client.create_permission(TransportType::Udp, peer.ip(), now).is_ok()
-            {
-                self.permissions += 1;
+            let asked = self.permissions.get(&peer.ip());
+            let room = asked.is_some() || self.permissions.len() < PERMISSIONS;
+            if room && asked.is_none_or(|at| at.elapsed() >= PERMISSION_AGAIN) {
+                self.permissions.insert(peer.ip(), Instant::now());
+                let _ = self.client.create_permission(TransportType::Udp, peer.ip(), now);
             }
             return;
         }
         // Checks are few. What is worth a channel is a connection.
-        if demux::classify(data, false) == Kind::Quic {
-            let _ = self.client.bind_channel(TransportType::Udp, peer, now);
+        if demux::classify(data, false) == Kind::Quic
+            && !self.binding.contains(&peer)
+            && self.client.bind_channel(TransportType::Udp, peer, now).is_ok()
+        {
+            self.binding.insert(peer);
         }
         let (server, local) = (self.published.relay.server(), self.published.relay.local());
         if let Ok(Some(sent)) = self.client.send_to(TransportType::Udp, peer, data, now) {

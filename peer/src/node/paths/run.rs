@@ -6,10 +6,13 @@ use meshwire_signaling::frame::feature;
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::{Hash, PublicKey};
 use meshwire_transport::direct::DirectPath;
+use meshwire_transport::link::{LinkError, MessageLink};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::super::drain::{Authored, apply};
 use super::super::mesh::Mesh;
+use super::Live;
+use crate::path::hedge::MessageKey;
 use crate::path::machine::AttemptId;
 use crate::path::{Cause, Event};
 use crate::store::{Step, StepTo};
@@ -106,7 +109,10 @@ async fn tick(mesh: &Arc<Mesh>) {
                     todo.extend(pair.machine.handle(mesh.moment(), Event::Demote));
                 }
             }
-            mesh.act(&mut state, &peer, todo);
+            // Acting wakes this task again: with nothing to do it would never sleep.
+            if !todo.is_empty() {
+                mesh.act(&mut state, &peer, todo);
+            }
         }
     }
     if !steps.is_empty() {
@@ -153,6 +159,31 @@ impl Mesh {
         running.connected(path);
         let todo = pair.machine.handle(self.moment(), Event::Connected { attempt, detail });
         self.act(&mut state, peer, todo);
+    }
+
+    /// A message could not be handed over to a direct path: it goes over the relay, and a path that is
+    /// down ends here and now, so that nothing is handed to it again.
+    pub(in crate::node) fn path_refused(
+        self: &Arc<Self>,
+        peer: &PublicKey,
+        link: &Arc<dyn MessageLink>,
+        message: MessageKey,
+        error: &LinkError,
+    ) {
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        pair.relay.insert(message);
+        let down = matches!(error, LinkError::Down | LinkError::Closed | LinkError::TimedOut);
+        let same = |live: &mut Live| Arc::ptr_eq(&live.link, link);
+        let Some(live) = (if down { pair.live.take_if(same) } else { None }) else { return };
+        let todo = pair.machine.handle(self.moment(), Event::Lost(Cause::Silent));
+        self.tell_path(peer, None, Some(Cause::Silent));
+        self.act(&mut state, peer, todo);
+        let (mesh, peer) = (self.clone(), *peer);
+        state.spawn(async move {
+            live.link.close().await;
+            mesh.resend(&peer).await;
+        });
     }
 
     /// A path's link has ended.

@@ -1,0 +1,19 @@
+//! The NAT matrix: two nodes behind every two kinds of routers, and the path that they get.
+//!
+//! ```text
+//! cell ──► expected (pure: RFC 4787)  ─────────────► must
+//!   └────► place ──► play: virtual world, TURN ────► got   ──► outcome
+//! ```
+
+mod all;
+mod cell;
+mod expect;
+mod place;
+mod play;
+mod report;
+
+pub use all::play_all;
+pub use cell::{Cell, CellError, Families, Listener};
+pub use expect::{Route, expected};
+pub use play::{Outcome, Step, play};
+pub use report::html;
