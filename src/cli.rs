@@ -77,9 +77,12 @@ enum Verb {
     Disconnect(verbs::disconnect::Args),
     Ping(verbs::ping::Args),
     Path(verbs::path::Args),
+    Netcheck(verbs::netcheck::Args),
     Verify(verbs::verify::Args),
     Demo(verbs::demo::Args),
     Sim(verbs::sim::Args),
+    Turn(verbs::turn::Args),
+    Bench(verbs::bench::Args),
     Doctor(verbs::doctor::Args),
     Completions(verbs::completions::Args),
     Man(verbs::man::Args),
@@ -88,7 +91,8 @@ enum Verb {
 impl Verb {
     /// Whether the verb is a service, whose log tells what it does.
     fn serves(&self) -> bool {
-        matches!(self, Self::Broker(b) if b.serves())
+        matches!(self, Self::Turn(_))
+            || matches!(self, Self::Broker(b) if b.serves())
             || matches!(self, Self::Up(up) if up.foreground)
     }
 
@@ -120,9 +124,12 @@ impl Verb {
             Self::Disconnect(args) => verbs::disconnect::run(cx, args).await,
             Self::Ping(args) => verbs::ping::run(cx, args).await,
             Self::Path(args) => verbs::path::run(cx, args).await,
+            Self::Netcheck(args) => verbs::netcheck::run(cx, args).await,
             Self::Verify(args) => verbs::verify::run(cx, args).await,
             Self::Demo(args) => verbs::demo::run(cx, args).await,
             Self::Sim(args) => verbs::sim::run(cx, args).await,
+            Self::Turn(args) => verbs::turn::run(cx, args).await,
+            Self::Bench(args) => verbs::bench::run(cx, args).await,
             Self::Doctor(args) => verbs::doctor::run(cx, args).await,
             Self::Completions(args) => verbs::completions::run(cx, &args),
             Self::Man(args) => verbs::man::run(cx, args),

@@ -43,8 +43,10 @@ pub use meshwire_peer::node::{DirectPaths, Event, Misbehaviour, Node};
 pub use meshwire_peer::{Agent, Home, api};
 pub use meshwire_transport::net::{Net, OsNet};
 
+pub mod direct;
 pub mod sim;
 pub mod testing;
+pub mod turn_desk;
 
 /// README's program compiles.
 #[cfg(doctest)]

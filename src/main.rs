@@ -14,7 +14,6 @@ mod addresses;
 mod cli;
 mod confirm;
 mod context;
-mod direct;
 mod duration;
 mod exit;
 mod logging;

@@ -9,6 +9,11 @@ use crate::duration;
 
 const DAY: u64 = 86_400;
 
+/// A round trip, given in microseconds: `3.1 ms`.
+pub(crate) fn round_trip(us: u64) -> String {
+    format!("{}.{} ms", us / 1_000, us % 1_000 / 100)
+}
+
 /// A time as people type it: so long ago, or a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {

@@ -4,7 +4,7 @@ mod common;
 
 use common::Home;
 
-const VERBS: [&[&str]; 38] = [
+const VERBS: [&[&str]; 39] = [
     &[],
     &["broker"],
     &["mesh"],
@@ -43,6 +43,7 @@ const VERBS: [&[&str]; 38] = [
     &["ping"],
     &["verify"],
     &["demo"],
+    &["turn"],
 ];
 
 #[test]

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
+#[cfg(target_os = "linux")]
+#[path = "cli_sim/lab.rs"]
+mod lab;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +17,13 @@ use meshwire_netsim::scenario::{Document, built_in};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Nodes of the largest cells that are played here: `sim_relay` has a herd of two hundred.
+const MOST_NODES: usize = 50;
+
 /// Plays every cell of a built-in scenario.
 fn plays(name: &str) {
     let document = Document::parse(built_in(name).unwrap()).unwrap();
-    for cell in document.cells() {
+    for cell in document.cells().iter().filter(|c| c.scenario.nodes.len() <= MOST_NODES) {
         let report = in_virtual(cell, &Options::default()).unwrap();
         assert!(report.passed, "{report:#?}");
         assert!(report.sent > 0 && report.packets > 0, "{report:#?}");
@@ -51,6 +57,7 @@ built_ins! {
     mtu_1280 "mtu-1280"
     black_hole "black-hole"
     partition "partition"
+    herd "herd"
 }
 
 /// What a command said.
@@ -110,7 +117,7 @@ fn what_does_not_hold_fails_and_says_how_to_see_it_again() {
     let dir = TempDir::new().unwrap();
     let cases = [
         // Faster than light, as the links are.
-        ("dm", "within = \"1s\"", "within = \"30ms\"", "line 28: delivered ana -> bob"),
+        ("dm", "within = \"1s\"", "within = \"30ms\"", "line 29: delivered ana -> bob"),
         ("dm", "above = \"50kB\"", "above = \"300kB\"", "bytes bob down"),
         ("dm", "below = \"400kB\"", "below = \"60kB\"", "bytes bob down"),
         ("mtu-1280", "mtu = 1280", "mtu = 1500", "dropped too-big"),
@@ -170,11 +177,42 @@ fn programs_get_an_object_for_each_run_and_one_at_the_end() {
 }
 
 #[test]
+fn several_scenarios_run_at_a_time_and_are_told_in_their_order() {
+    let jobs = ["--jobs", "3"];
+    let said =
+        sim(&["run", "mtu-1280", "uplink-change", "dm", HOTEL[0], HOTEL[1], jobs[0], jobs[1]]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    let cells: Vec<&str> = said.out.lines().map(|l| l.split('\t').nth(1).unwrap()).collect();
+    let all = ["mtu-1280", "uplink-change", "dm"].map(|name| format!("{name} preset=hotel"));
+    assert_eq!(cells, all, "one row each: {}", said.out);
+    // One that has no such cell is left out; all of them are a mistake.
+    let cloud = ["--set", "preset=cloud-1to1"];
+    let said = sim(&["run", "uplink-change", "dm", cloud[0], cloud[1], "--json"]);
+    let lines = said.json();
+    assert_eq!((said.code, lines.len()), (0, 2), "{}", said.err);
+    assert_eq!((&lines[0]["scenario"], &lines[1]["left_out"]), (&"dm".into(), &0.into()));
+    let said = sim(&["run", "uplink-change", cloud[0], cloud[1]]);
+    assert_eq!(said.code, 3);
+    // What fails is told in full, and how to see it again.
+    let dir = TempDir::new().unwrap();
+    let path = changed(&dir, "dm", "within = \"1s\"", "within = \"30ms\"");
+    let said = sim(&["run", "mtu-1280", text(&path), HOTEL[0], HOTEL[1], jobs[0], jobs[1]]);
+    assert_eq!((said.code, said.out.lines().count()), (1, 2), "{}", said.out);
+    let says = "1 of 2 runs failed; dm preset=hotel: line 29: delivered ana -> bob";
+    assert!(said.err.contains(says), "{}", said.err);
+    for (args, code) in
+        [(&["run"][..], 3), (&["run", "dm", "--all"], 3), (&["run", "--jobs", "0"], 3)]
+    {
+        assert_eq!(sim(args).code, code, "{args:?}");
+    }
+}
+
+#[test]
 fn mistakes_are_told_with_their_place() {
     let dir = TempDir::new().unwrap();
     let path = changed(&dir, "dm", "count = 50", "conut = 50");
     let said = sim(&["run", text(&path)]);
-    let place = format!("{}: line 22, column 36, timeline.send.conut: ", path.display());
+    let place = format!("{}: line 23, column 36, timeline.send.conut: ", path.display());
     assert_eq!(said.code, 3);
     assert!(
         said.err.contains(&place) && said.err.contains("did you mean \"count\"?"),
@@ -246,68 +284,51 @@ fn what_there_is_can_be_listed_and_explained() {
     assert!(fs::read_to_string(svg).unwrap().starts_with("<svg xmlns="));
 }
 
-/// Two programs that serve each other, and a scenario of meshwire's, in namespaces. Where there can be
-/// no lab, this says why.
-#[cfg(target_os = "linux")]
-#[test]
-fn the_lab_plays_the_same_files() {
-    if let Err(missing) = meshwire_netsim::lab::check() {
-        assert!(std::env::var_os("MESHWIRE_REQUIRE_LAB").is_none(), "{missing}");
-        let said = sim(&["run", "dm", "--driver", "lab", HOTEL[0], HOTEL[1]]);
-        assert_eq!(said.code, 3);
-        assert!(said.err.contains("the Linux lab cannot run here"), "{}", said.err);
-        return;
-    }
-    let dir = TempDir::new().unwrap();
-    let pcap = dir.path().join("pcap");
-    let args =
-        ["run", "dm", "--driver", "lab", HOTEL[0], HOTEL[1], "--json", "--pcap", text(&pcap)];
-    let said = sim(&args);
-    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
-    assert_eq!(said.json()[0]["driver"], "lab");
-    assert!(fs::metadata(pcap.join("bob-eth0.pcap")).unwrap().len() > 10_000);
-
-    let path = dir.path().join("exec.toml");
-    let exec = r#"
+const DIRECT: &str = r#"
 [scenario]
-name = "exec"
-[[server]]
-name = "web"
-[[home]]
-name = "pc"
-preset = "symmetric"
-link = { latency = "30ms" }
+name = "direct"
+[broker]
+[[node]]
+name = "ana"
+preset = "port-restricted"
+[[node]]
+name = "bob"
+preset = "full-cone"
+link = { latency = "20ms" }
 [[timeline]]
-id = "inside"
-exec = { host = "pc", command = "ip address show eth0 | grep -q 10.0.1.2" }
+send = { from = "ana", to = "bob" }
 [[timeline]]
-id = "refused"
-exec = { host = "pc", command = ["bash", "-c", "echo > /dev/tcp/web/9"] }
+id = "up"
+wait_for = { path = { from = "ana", to = "bob", kind = "direct" }, within = "15s" }
 [[timeline]]
-id = "slow"
-exec = { host = "web", command = "sleep 600", within = "200ms", background = true }
-[[timeline]]
-wait_for = { exit = "slow", within = "10s" }
-[[timeline]]
-id = "no"
-exec = { host = "pc", command = "echo so; exit 3" }
+send = { from = "ana", to = "bob", count = 100, size = "10kB" }
 [[assert]]
-exit = { exec = "inside" }
+delivered = { from = "ana", to = "bob", exactly_once = true, in_order = true, within = "20s" }
 [[assert]]
-exit = { exec = "refused", code = 1 }
+path = { from = "ana", to = "bob", kind = "direct", within = "15s" }
 [[assert]]
-bytes = { host = "web", above = "60", direction = "down" }
+path = { from = "ana", to = "bob", kind = "direct", after = "up", all = true }
 [[assert]]
-exit = { exec = "no", code = 3 }
+bytes = { host = "broker", direction = "down", below = "300kB" }
 "#;
-    fs::write(&path, exec).unwrap();
-    let said = sim(&["run", text(&path), "--driver", "lab"]);
+
+/// Plays [`DIRECT`], with and without direct paths.
+fn direct_path(driver: &str) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("direct.toml");
+    fs::write(&path, DIRECT).unwrap();
+    let said = sim(&["run", text(&path), "--driver", driver]);
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
-    fs::write(&path, format!("{exec}[[assert]]\nexit = {{ exec = \"slow\" }}\n")).unwrap();
-    let said = sim(&["run", text(&path), "--driver", "lab"]);
+    assert!(said.out.contains("\tdirect, "), "{}", said.out);
+    let alone = "name = \"bob\"\npaths = \"relay-only\"";
+    fs::write(&path, DIRECT.replace("name = \"bob\"", alone).replace("15s", "5s")).unwrap();
+    let said = sim(&["run", text(&path), "--driver", driver]);
     assert_eq!(said.code, 1, "{}{}", said.out, said.err);
-    assert!(said.err.contains("ended by a signal or its time limit"), "{}", said.err);
-    fs::write(&path, exec.replace("code = 3", "code = 4")).unwrap();
-    let said = sim(&["run", text(&path), "--driver", "lab"]);
-    assert!(said.err.contains("exit no: wanted 4, got 3: so"), "{}", said.err);
+    assert!(said.err.contains("in vain for ana's messages to bob to go by direct"), "{}", said.err);
+}
+
+/// Behind two NATs that can be punched, messages leave the broker, and scenarios can ask for that.
+#[test]
+fn a_scenario_can_demand_a_direct_path() {
+    direct_path("virtual");
 }

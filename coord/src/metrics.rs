@@ -135,11 +135,13 @@ impl Metrics {
         self.registry.register("build", "What runs here", version);
     }
 
-    /// The text of `/metrics`.
-    pub(crate) fn render(&self) -> String {
+    /// The text of `/metrics`, with families of others behind the broker's own.
+    pub(crate) fn render(&self, more: &str) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = text::encode(&mut out, &self.registry);
+        let _ = text::encode_registry(&mut out, &self.registry);
+        out.push_str(more);
+        let _ = text::encode_eof(&mut out);
         out
     }
 }
@@ -150,7 +152,7 @@ mod tests {
 
     #[test]
     fn all_series_of_the_inventory_are_there_and_zero() {
-        let text = Metrics::default().render();
+        let text = Metrics::default().render("");
         for line in [
             "broker_connections_total 0",
             "broker_connections_rejected_total{reason=\"capacity\"} 0",
@@ -177,9 +179,10 @@ mod tests {
         metrics.connections.inc();
         metrics.rejected.get_or_create(&Reason { reason: code::OFFLINE }).inc();
         for _ in 0..2 {
-            let text = metrics.render();
+            let text = metrics.render("turn_x 1\n");
             assert!(text.contains("\nbroker_connections_total 1\n"), "{text}");
             assert!(text.contains("{reason=\"offline\"} 1\n"), "{text}");
+            assert!(text.ends_with("turn_x 1\n# EOF\n"), "{text}");
         }
     }
 }

@@ -23,4 +23,10 @@ pub trait TurnDesk: fmt::Debug + Send + Sync {
 
     /// The member does not belong to the mesh any more: ends its credentials and allocations.
     fn delete_member(&self, member: &PublicKey);
+
+    /// What `/metrics` shows beside the broker's own series: families in OpenMetrics text, whole lines,
+    /// without the `# EOF`.
+    fn metrics(&self) -> String {
+        String::new()
+    }
 }

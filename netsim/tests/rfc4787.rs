@@ -98,7 +98,7 @@ fn rfc4787_req_4_port_parity_is_preserved() {
 }
 
 #[test]
-fn rfc4787_req_5_udp_mapping_lasts_its_timeout_and_no_longer() {
+fn rfc4787_req_5_and_5b_and_5c_udp_mapping_lasts_its_timeout_and_no_longer() {
     assert!(Lifetimes::RFC.udp >= Duration::from_secs(300), "REQ-5c");
     let lifetimes = Lifetimes {
         udp: Duration::from_secs(120),
@@ -154,7 +154,7 @@ fn rfc4787_req_6_and_6a_outbound_packets_refresh_inbound_ones_only_if_told() {
 }
 
 #[test]
-fn rfc4787_req_8_filtering_is_what_it_is_told_to_be() {
+fn rfc4787_req_8_and_8a_filtering_is_what_it_is_told_to_be() {
     for mapping in ALL {
         let admitted = |filtering| {
             let mut lab = Lab::new(Napt::new(mapping, filtering));
@@ -212,7 +212,7 @@ fn rfc4787_req_11_behaviour_is_deterministic() {
 }
 
 #[test]
-fn rfc4787_req_12_icmp_does_not_end_mappings_and_is_not_filtered_by_source() {
+fn rfc4787_req_12_and_12a_and_12b_icmp_does_not_end_mappings_and_is_not_filtered_by_source() {
     let mut lab = Lab::new(Napt::new(EI, APD));
     let sent = build(sock(IN), sock(A), Build::Udp(b"x"));
     let (outside, _) = lab.pass(true, sent).unwrap();

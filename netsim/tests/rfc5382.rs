@@ -49,7 +49,7 @@ fn rfc5382_req_2a_simultaneous_open() {
 }
 
 #[test]
-fn rfc5382_req_3_filtering_is_what_it_is_told_to_be() {
+fn rfc5382_req_3_and_3a_filtering_is_what_it_is_told_to_be() {
     let admitted = |filtering| {
         let mut lab = Lab::new(Napt::new(EI, filtering));
         let outer = lab.tcp(IN, A, SYN).unwrap();
@@ -134,6 +134,24 @@ fn rfc5382_req_5_established_and_transitory_timeouts() {
         lab.wait(1);
         assert_eq!(lab.live(), 0);
     }
+}
+
+#[test]
+fn rfc5382_req_5a_timeouts_can_be_set() {
+    let secs = Duration::from_secs;
+    let lifetimes =
+        Lifetimes { tcp_established: secs(600), tcp_transitory: secs(30), ..Lifetimes::RFC };
+    let mut lab = Lab::new(Napt { lifetimes, ..Napt::default() });
+    let outer = lab.tcp(IN, A, SYN).unwrap();
+    lab.wait(29);
+    assert_eq!(lab.tcp_back(A, outer, SYN | ACK), Ok(sock(IN)));
+    lab.wait(30);
+    assert_eq!(lab.live(), 0);
+    let outer = open(&mut lab, IN, A);
+    lab.wait(599);
+    assert_eq!(lab.tcp_back(A, outer, ACK), Ok(sock(IN)));
+    lab.wait(600);
+    assert_eq!(lab.live(), 0);
 }
 
 #[test]

@@ -61,12 +61,23 @@ fn rfc5508_req_2_query_mappings_last_sixty_seconds() {
     assert_eq!(lab.live(), 0);
 }
 
+#[test]
+fn rfc5508_req_2a_the_timeout_can_be_set() {
+    let lifetimes = Lifetimes { icmp: Duration::from_secs(200), ..Lifetimes::RFC };
+    let mut lab = Lab::new(Napt { lifetimes, ..Napt::default() });
+    lab.out("10.0.0.2:77", "203.0.113.1:77", ping(false)).unwrap();
+    lab.wait(199);
+    assert_eq!(lab.live(), 1);
+    lab.wait(1);
+    assert_eq!(lab.live(), 0);
+}
+
 fn leave(lab: &mut Lab) -> Vec<u8> {
     lab.pass(true, build(sock(IN), sock(A), Build::Udp(b"payload"))).unwrap().0
 }
 
 #[test]
-fn rfc5508_req_3_errors_with_a_wrong_checksum_are_dropped() {
+fn rfc5508_req_3_and_3a_and_3c_errors_with_a_wrong_checksum_are_dropped() {
     let mut lab = Lab::new(Napt::default());
     let outside = leave(&mut lab);
     let good = error_about("203.0.113.1", &outside);
@@ -100,7 +111,7 @@ fn rfc5508_req_3b_ip_options_of_the_quote_are_passed_over() {
 }
 
 #[test]
-fn rfc5508_req_4_errors_from_outside_are_put_back() {
+fn rfc5508_req_4_and_4b_and_4c_errors_from_outside_are_put_back() {
     let mut lab = Lab::new(Napt::default());
     let outside = leave(&mut lab);
     for what in [
@@ -120,7 +131,7 @@ fn rfc5508_req_4_errors_from_outside_are_put_back() {
 }
 
 #[test]
-fn rfc5508_req_4_errors_about_nothing_known_are_dropped_silently() {
+fn rfc5508_req_4a_errors_about_nothing_known_are_dropped_silently() {
     let mut lab = Lab::new(Napt::default());
     let stranger = build(sock("198.51.100.1:9"), sock(A), Build::Udp(b"x"));
     assert_eq!(lab.pass(false, error_about("203.0.113.1", &stranger)), Err(Reason::NoMapping));
@@ -128,7 +139,7 @@ fn rfc5508_req_4_errors_about_nothing_known_are_dropped_silently() {
 }
 
 #[test]
-fn rfc5508_req_5_errors_from_inside_get_the_nats_source() {
+fn rfc5508_req_5_and_5a_and_5b_errors_from_inside_get_the_nats_source() {
     let mut lab = Lab::new(Napt::default());
     leave(&mut lab);
     let outer = sock(&format!("{EXT}:4000"));
@@ -199,7 +210,7 @@ fn rfc5508_req_7_hairpinned_queries_by_basic_nat() {
 }
 
 #[test]
-fn rfc5508_req_7_hairpinned_errors_by_all() {
+fn rfc5508_req_7_and_7a_hairpinned_errors_by_all() {
     let basic = Lab { nat: one_to_one(), ..Lab::new(Napt::default()) };
     for mut lab in [Lab::new(Napt::default()), basic] {
         let seen = |lab: &mut Lab, from: &str| {

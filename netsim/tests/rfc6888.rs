@@ -52,7 +52,7 @@ fn rfc6888_req_3_the_pool_need_not_be_contiguous() {
 }
 
 #[test]
-fn rfc6888_req_4_ports_of_one_subscriber_are_limited() {
+fn rfc6888_req_4_and_4a_and_4b_ports_of_one_subscriber_are_limited() {
     let limits = Limits { per_subscriber: Some(10), ..Limits::default() };
     let mut lab = Lab::new(Napt { limits, ..carrier() });
     let from = |n: u16| format!("100.64.0.2:{}", 2000 + n);
@@ -66,7 +66,7 @@ fn rfc6888_req_4_ports_of_one_subscriber_are_limited() {
 }
 
 #[test]
-fn rfc6888_req_5_state_of_one_mapping_is_limited() {
+fn rfc6888_req_5_and_5a_state_of_one_mapping_is_limited() {
     let limits = Limits { sessions: 16, ..Limits::default() };
     let mut lab = Lab::new(Napt { limits, ..Napt::new(EI, APD) });
     let to = |n: u16| format!("203.0.113.1:{}", 1000 + n);
@@ -117,7 +117,7 @@ fn rfc6888_req_8a_tcp_ports_may_be_used_again_at_once() {
 }
 
 #[test]
-fn rfc6888_req_11_exhaustion_drops_tells_and_removes_nothing() {
+fn rfc6888_req_11_and_11a_and_11b_and_11d_exhaustion_drops_tells_and_removes_nothing() {
     let ports = Ports { range: (5000, 5009), hold: Duration::ZERO, ..carrier().ports };
     let limits = Limits { per_subscriber: Some(10), ..Limits::default() };
     assert_eq!(carrier().refusal, Refusal::HostUnreachable);

@@ -20,7 +20,7 @@ pub use node::{Done, Health, MeshStatus, Status, Version};
 pub use path::{AskPath, DirectPath, PathEntry, PathReport};
 pub use peers::{
     Disconnect, Disconnected, Group, GroupMember, GroupRole, ListGroups, ListPeers, Named, Peer,
-    PeerKind, Presence, SafetyNumber, SetGroup, SetPresence, Verify,
+    PeerKind, PeerPath, PeerPathKind, Presence, SafetyNumber, SetGroup, SetPresence, Verify,
 };
 pub use session::{EndSession, ListSessions, Session, SessionStarted, StartSession};
 

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use meshwire_signaling::Hash;
 use meshwire_transport::net::Net;
 use serde::Serialize;
 
@@ -114,6 +115,28 @@ pub async fn examine(net: &Arc<dyn Net>, path: &Path, mesh: Option<&str>) -> Vec
         checks.extend(status.as_ref().and_then(|s| node::link(s, mesh)).map(|c| c.about(mesh)));
     }
     checks
+}
+
+/// Where the broker of one of a home's meshes is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshBroker {
+    /// The mesh.
+    pub mesh: String,
+    /// The broker's address, as the invite had it.
+    pub url: String,
+    /// Its TLS key, where it is self-signed.
+    pub pin: Option<Hash>,
+}
+
+/// The brokers of the meshes of the home at `path`, or of the one named by `mesh`, read as
+/// [`examine`] does; none where that fails.
+pub async fn brokers(path: &Path, mesh: Option<&str>) -> Vec<MeshBroker> {
+    if !path.exists() {
+        return Vec::new();
+    }
+    let (_, meshes) = node::database(&Home::unchecked(path)).await;
+    let meant = meshes.into_iter().flatten().filter(|m| means(mesh, m));
+    meant.map(|m| MeshBroker { mesh: m.name, url: m.broker_url, pin: m.pin }).collect()
 }
 
 fn means(named: Option<&str>, mesh: &MeshRow) -> bool {

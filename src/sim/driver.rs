@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use meshwire_netsim::scenario::{Exec, Map};
+use meshwire_netsim::scenario::{Exec, Map, PathKind};
 use meshwire_netsim::{Change, HostId, Time};
-use meshwire_peer::api::{MeshStatus, Message};
+use meshwire_peer::api::{MeshStatus, Message, PathReport};
+use meshwire_peer::path::Via;
 use meshwire_signaling::frame::MessageState;
+use meshwire_transport::direct::Reach;
 
+use super::books::{Books, Wanted};
 use super::facts::Facts;
 #[cfg(target_os = "linux")]
 use super::in_lab::{self, Programs};
 use super::in_virtual::{self, Virtual};
 use super::report::DriverKind;
-use super::run::{Books, Wanted};
 
 /// What timelines call the broker.
 pub(super) const BROKER: &str = "broker";
@@ -69,6 +71,15 @@ impl Driver {
         }
     }
 
+    /// What a node says of the path to another; none if it is down.
+    pub(super) async fn path(&self, from: &str, to: &str) -> Option<PathReport> {
+        match self {
+            Self::Virtual(d) => d.path(from, to).await,
+            #[cfg(target_os = "linux")]
+            Self::Lab(d) => d.path(from, to).await,
+        }
+    }
+
     /// What the engine's books say.
     pub(super) fn books(&self, wanted: &Wanted) -> Books {
         match self {
@@ -119,7 +130,7 @@ impl Driver {
         }
     }
 
-    /// Tells everybody who has which address now. In the lab names are as they were at its start.
+    /// Tells everybody who has which address now. In the lab, names follow addresses by themselves.
     pub(super) fn rename(&mut self, map: &Map) {
         match self {
             Self::Virtual(d) => d.rename(map),
@@ -167,6 +178,16 @@ pub(super) fn note(facts: &mut Facts, message: &Message, now: Duration) {
             facts.failed(&id, message.reason.as_deref().unwrap_or("given up"));
         }
         _ => {}
+    }
+}
+
+/// Which way messages go, as a node's report has it; none while they wait.
+pub(super) fn kind(report: &PathReport) -> Option<PathKind> {
+    match (report.via, &report.direct) {
+        (Via::Relay, _) => Some(PathKind::Relay),
+        (Via::Direct, Some(path)) if path.reach == Reach::Relayed => Some(PathKind::Turn),
+        (Via::Direct, _) => Some(PathKind::Direct),
+        (Via::Wait, _) => None,
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use meshwire_netsim::scenario::PathKind;
 use meshwire_netsim::{Reason, Traffic};
 
 /// A message that a timeline sent.
@@ -40,6 +41,19 @@ pub struct LinkFact {
     pub up: bool,
 }
 
+/// Messages from one node to another began to go another way, as the first one says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathFact {
+    /// Who sends.
+    pub from: String,
+    /// Whom to.
+    pub to: String,
+    /// When.
+    pub at: Duration,
+    /// Which way; none while they wait.
+    pub kind: Option<PathKind>,
+}
+
 /// How a command ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exit {
@@ -58,6 +72,8 @@ pub struct Facts {
     pub sent: Vec<Sent>,
     /// Every change of every node's connection, in order.
     pub links: Vec<LinkFact>,
+    /// Every change of way between the nodes that the scenario asks about, in order.
+    pub paths: Vec<PathFact>,
     /// When each node was last started.
     pub started: BTreeMap<String, Duration>,
     /// When steps that have an id were done.
@@ -171,6 +187,20 @@ impl Facts {
             self.links.push(LinkFact { node: node.to_owned(), at, up });
         }
         news
+    }
+
+    /// Messages from one node to another go this way now.
+    pub fn path(&mut self, from: &str, to: &str, kind: Option<PathKind>, at: Duration) {
+        if self.last_path(from, to).map(|p| p.kind) != Some(kind) {
+            let (from, to) = (from.to_owned(), to.to_owned());
+            self.paths.push(PathFact { from, to, at, kind });
+        }
+    }
+
+    /// Which way messages from one node to another go, and since when.
+    #[must_use]
+    pub fn last_path(&self, from: &str, to: &str) -> Option<&PathFact> {
+        self.paths.iter().rev().find(|p| p.from == from && p.to == to)
     }
 
     /// Whether a node's connection is up, as far as is known.

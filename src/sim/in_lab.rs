@@ -11,7 +11,7 @@ use meshwire_netsim::scenario::{Cell, Exec, Map, Node, Scenario, say_duration};
 use meshwire_netsim::{Change, HostId};
 use meshwire_peer::Home;
 use meshwire_peer::api::{
-    ApiError, CreateInvite, CreateMesh, Done, ErrorKind, Inbox, Join, MessageStatus, Send,
+    ApiError, AskPath, CreateInvite, CreateMesh, Done, Join, PathReport, Send,
 };
 use meshwire_peer::client::Client;
 use meshwire_signaling::Priority;
@@ -20,14 +20,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::books::{Books, Wanted};
 use super::capture::Capture;
 use super::command::Command;
-use super::driver::{BROKER, Driver, knows, note};
+use super::driver::{BROKER, Driver, knows};
 use super::facts::Facts;
 use super::measure::{blocking, measure};
 use super::process::{Process, last_line, own_program};
-use super::report::{Report, SimError};
-use super::run::{Books, Options, Play, Wanted};
+use super::program::Program;
+use super::report::{MAX_LAB_NODES, Report, SimError};
+use super::run::{Options, Play};
 
 /// Between two looks at what has happened: a look asks each node.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -36,8 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Uses and life of the invite by which all nodes but the first join.
 const USES: u32 = 1_000;
 const INVITE_TTL_MS: u64 = 24 * 3_600_000;
-/// Rows of an inbox that are listed at a time.
-const ROWS: u32 = 1_000;
 
 /// Runs one cell of a scenario.
 ///
@@ -49,6 +49,13 @@ const ROWS: u32 = 1_000;
 /// error.
 pub async fn in_lab(cell: &Cell, options: &Options) -> Result<Report, SimError> {
     let scenario = &cell.scenario;
+    if scenario.nodes.len() > MAX_LAB_NODES {
+        return Err(SimError::Unable(format!(
+            "the lab runs at most {MAX_LAB_NODES} nodes, each a process of its own, and not {}: use \
+             fewer, or --driver virtual",
+            scenario.nodes.len()
+        )));
+    }
     let seed = options.seed.unwrap_or(scenario.seed);
     let plan = scenario.plan(seed).map_err(|f| SimError::Unable(f.to_string()))?;
     let map = plan.map;
@@ -57,11 +64,7 @@ pub async fn in_lab(cell: &Cell, options: &Options) -> Result<Report, SimError> 
     if let Some(dir) = &options.pcap {
         std::fs::create_dir_all(dir).map_err(|e| file((dir.clone(), e)))?;
     }
-    let names = map.hosts().filter(|(_, m)| m.public);
-    let lab_options = LabOptions {
-        names: names.map(|(name, m)| (name.to_owned(), m.addresses().collect())).collect(),
-        pcap: options.pcap.clone(),
-    };
+    let lab_options = LabOptions { pcap: options.pcap.clone(), ..LabOptions::default() };
     let builder = plan.builder;
     let lab = blocking(move || Lab::start(builder, lab_options)).await?.map_err(|e| match e {
         LabError::Missing(missing) => SimError::Unable(missing.to_string()),
@@ -86,15 +89,6 @@ pub async fn in_lab(cell: &Cell, options: &Options) -> Result<Report, SimError> 
     let path = || options.trace.clone().unwrap_or_default();
     capture.finish().map_err(|e| file((path(), e)))?;
     Ok(report)
-}
-
-/// A node's process, or what it leaves when it is down.
-struct Program {
-    host: HostId,
-    client: Client,
-    running: Option<Process>,
-    /// The place in its inbox up to which all is known.
-    seen: Option<u64>,
 }
 
 /// Broker and nodes as programs in a lab. What ends first stands first.
@@ -133,7 +127,8 @@ impl Programs {
             let host = map.host(&node.host).ok_or_else(|| format!("{} has no host", node.name))?.id;
             let home = Home::open(&programs.home(&node.name)).map_err(|e| e.to_string())?;
             let client = Client::new(home.socket());
-            let program = Program { host, client, running: None, seen: None };
+            let paths = node.paths;
+            let program = Program { host, client, paths, running: None, seen: None };
             programs.nodes.insert(node.name.clone(), program);
         }
         Ok(programs)
@@ -174,7 +169,7 @@ impl Programs {
             invite = match invite {
                 Some(invite) => {
                     let join = Join { invite, member_name: name.clone() };
-                    timeout(PATIENCE, joined(client, &join))
+                    timeout(PATIENCE, self.node(name)?.join(&join))
                         .await
                         .map_err(|_| format!("{name} did not join in time"))?
                         .map_err(said)?;
@@ -280,7 +275,8 @@ impl Programs {
             return Err(format!("{who} runs already"));
         }
         facts.started.insert(who.to_owned(), self.now());
-        let (process, _) = self.run(node.host, who, &["up", "--foreground"]).await?;
+        let args = ["up", "--foreground", "--paths", node.paths.name()];
+        let (process, _) = self.run(node.host, who, &args).await?;
         if let Some(node) = self.nodes.get_mut(who) {
             node.running = Some(process);
         }
@@ -328,7 +324,7 @@ impl Programs {
         for (name, node) in &mut self.nodes {
             if node.running.is_some() {
                 // A node that goes down while it is asked is asked after its next start.
-                let _ = look_at(name, node, facts, self.begin).await;
+                let _ = node.look(name, facts, self.begin).await;
             } else {
                 facts.link(name, false, self.begin.elapsed());
             }
@@ -338,6 +334,11 @@ impl Programs {
                 facts.exits.insert(id.clone(), exit);
             }
         }
+    }
+
+    pub(super) async fn path(&self, from: &str, to: &str) -> Option<PathReport> {
+        let node = self.nodes.get(from).filter(|n| n.running.is_some())?;
+        node.client.path(&AskPath { mesh: None, peer: to.to_owned() }).await.ok()
     }
 
     pub(super) fn books(&self, wanted: &Wanted) -> Books {
@@ -379,35 +380,4 @@ impl Programs {
             None => Ok(()),
         }
     }
-}
-
-/// Tries again over a link that loses much, as whoever runs the node would.
-async fn joined(client: &Client, join: &Join) -> Result<(), ApiError> {
-    loop {
-        match client.join(join).await {
-            Err(e) if e.kind == ErrorKind::Unreachable => sleep(TICK).await,
-            joined => return joined.map(drop),
-        }
-    }
-}
-
-async fn look_at(
-    name: &str,
-    node: &mut Program,
-    facts: &mut Facts,
-    begin: Instant,
-) -> Result<(), ApiError> {
-    let status = node.client.status(&Done {}).await?;
-    let up = status.meshes.first().is_some_and(|m| m.link == "up");
-    facts.link(name, up, begin.elapsed());
-    for id in facts.unanswered(name) {
-        let message = node.client.message(&MessageStatus { id }).await?;
-        note(facts, &message, begin.elapsed());
-    }
-    let ask = Inbox { peek: true, after: node.seen, limit: Some(ROWS), ..Inbox::default() };
-    for row in node.client.inbox(&ask).await? {
-        facts.received(name, &row.message, begin.elapsed());
-        node.seen = node.seen.max(Some(row.order));
-    }
-    Ok(())
 }

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meshwire_netsim::Change;
-use meshwire_netsim::scenario::{Cell, Map, Scenario};
+use meshwire_netsim::scenario::{Cell, Map, Paths, Scenario};
 use meshwire_netsim::simnet::{self, Sim, Stage};
-use meshwire_peer::api::Done;
+use meshwire_peer::api::{AskPath, Done, PathReport};
 use meshwire_peer::node::Event;
+use meshwire_peer::path::PathMode;
 use meshwire_signaling::EnvelopeId;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{sleep, timeout};
 
+use super::books::{Books, Wanted};
 use super::capture::Capture;
 use super::driver::{BROKER, Driver, knows, note};
 use super::facts::Facts;
 use super::report::{Report, SimError};
-use super::run::{Books, Options, Play, Wanted};
+use super::run::{Options, Play};
 use super::virtual_world::{BrokerSite, VirtualWorld};
 
 /// Between two looks at what has happened. Looking costs nearly nothing.
@@ -91,6 +93,15 @@ async fn acquainted(world: &VirtualWorld) -> Result<(), String> {
     Ok(())
 }
 
+/// What a scenario calls it, as a node knows it.
+fn mode(paths: Paths) -> PathMode {
+    match paths {
+        Paths::RelayOnly => PathMode::RelayOnly,
+        Paths::HideAddresses => PathMode::HideAddresses,
+        _ => PathMode::Auto,
+    }
+}
+
 /// Broker and nodes in one simulation.
 pub(super) struct Virtual {
     sim: Sim,
@@ -116,19 +127,22 @@ impl Virtual {
         let mut site = BrokerSite::on(host.id, &broker.host);
         site.port = broker.port;
         site.url = format!("http://{}:{}", broker.host, broker.port);
+        site.turn = scenario.nodes.iter().any(|n| n.paths != Paths::RelayOnly);
         let world = VirtualWorld::start(self.sim.clone(), site).await;
         let world = self.world.insert(world.map_err(|e| wrong(words(e)))?);
-        let nodes: Vec<_> = scenario
-            .nodes
-            .iter()
-            .filter_map(|n| Some((n.name.clone(), map.host(&n.host)?.id)))
-            .collect();
-        for (name, _) in &nodes {
-            facts.started.insert(name.clone(), super::driver::since(self.sim.now()));
-        }
         let late = || wrong(format!("not all nodes joined within {} s", PATIENCE.as_secs()));
-        let added = timeout(PATIENCE, Box::pin(world.add_all(&nodes))).await;
-        added.map_err(|_| late())?.map_err(|e| wrong(words(e)))?;
+        for alike in scenario.nodes.chunk_by(|a, b| a.paths == b.paths) {
+            let nodes: Vec<_> = alike
+                .iter()
+                .filter_map(|n| Some((n.name.clone(), map.host(&n.host)?.id)))
+                .collect();
+            for (name, _) in &nodes {
+                facts.started.insert(name.clone(), super::driver::since(self.sim.now()));
+            }
+            world.set_paths(alike.first().map(|n| mode(n.paths)).unwrap_or_default());
+            let added = timeout(PATIENCE, Box::pin(world.add_all(&nodes))).await;
+            added.map_err(|_| late())?.map_err(|e| wrong(words(e)))?;
+        }
         for node in world.nodes() {
             let connected = timeout(PATIENCE, node.connected()).await;
             connected.map_err(|_| late())?.map_err(|e| wrong(words(e)))?;
@@ -214,6 +228,11 @@ impl Virtual {
             // The same.
             let _ = self.resync(&name, facts).await;
         }
+    }
+
+    pub(super) async fn path(&self, from: &str, to: &str) -> Option<PathReport> {
+        let node = self.world.as_ref()?.node(from).ok()?.node().ok()?;
+        node.path(AskPath { mesh: None, peer: to.to_owned() }).await.ok()
     }
 
     pub(super) fn books(&self, wanted: &Wanted) -> Books {

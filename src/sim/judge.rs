@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use meshwire_netsim::Direction;
-use meshwire_netsim::scenario::{Carrier, Check, Delivered, PathKind, say_duration};
+use meshwire_netsim::scenario::{
+    Carrier, Check, Delivered, EVERY, PathCheck, PathKind, say_duration,
+};
 
+use super::driver::BROKER;
 use super::facts::{Exit, Facts, Sent};
 
 /// What is known of an assertion.
@@ -47,7 +50,7 @@ pub fn judge(check: &Check, facts: &Facts, now: Duration) -> Judged {
     let judged = match check {
         Check::Delivered(d) if d.all => delivered(d, facts, now),
         Check::Delivered(d) => nothing_delivered(d, facts),
-        Check::Path { from, to, kind } => path(facts, (from, to), *kind),
+        Check::Path(wanted) => path(wanted, facts, now),
         Check::Bytes { of, direction, bounds } => {
             let carried = match of {
                 Carrier::Link(name) => facts.links_carried.get(name),
@@ -62,6 +65,9 @@ pub fn judge(check: &Check, facts: &Facts, now: Duration) -> Judged {
             counted(bytes, bounds)
         }
         Check::Dropped { reason, bounds } => counted(facts.dropped(*reason), bounds),
+        Check::Connected { node, within, after } if node == EVERY => {
+            all_connected(facts, now, *within, after.as_deref())
+        }
         Check::Connected { node, within, after } => {
             connected(facts, now, node, *within, after.as_deref())
         }
@@ -157,17 +163,69 @@ fn nothing_delivered(wanted: &Delivered, facts: &Facts) -> Judged {
     Judged::new(verdict, format!("{arrived} of {}", sent().count()))
 }
 
-fn path(facts: &Facts, (from, to): (&str, &str), kind: PathKind) -> Judged {
-    let sent = || facts.between(from, to);
+/// What a message's status calls the way that it took.
+fn status(kind: PathKind) -> &'static str {
+    match kind {
+        PathKind::Relay => "relay",
+        _ => "direct",
+    }
+}
+
+fn path(wanted: &PathCheck, facts: &Facts, now: Duration) -> Judged {
+    let (from, to, kind) = (&wanted.from, &wanted.to, wanted.kind);
+    let begin = match &wanted.after {
+        Some(id) => facts.steps.get(id).copied(),
+        None => facts.between(from, to).next().map(|s| s.at),
+    };
+    let Some(begin) = begin else {
+        return Judged::new(Verdict::Open, "what it counts from has not happened");
+    };
+    let sent = || facts.between(from, to).filter(|s| s.at >= begin);
     let paths = || sent().filter_map(|s| s.receipt.as_ref()).map(|(_, path)| path.as_str());
-    if let Some(other) = paths().find(|p| *p != kind.name()) {
-        return Judged::new(Verdict::Failed, other);
+    if wanted.all {
+        if let Some(other) = paths().find(|p| *p != status(kind)) {
+            return Judged::new(Verdict::Failed, other);
+        }
+        match (sent().count(), paths().count()) {
+            (0, _) => return Judged::new(Verdict::Open, "nothing sent"),
+            (all, known) if all != known => {
+                return Judged::new(Verdict::Open, format!("known of {known} of {all}"));
+            }
+            _ => {}
+        }
     }
-    match (sent().count(), paths().count()) {
-        (0, _) => Judged::new(Verdict::Open, "nothing sent"),
-        (all, known) if all == known => Judged::new(Verdict::Passed, kind.name()),
-        (all, known) => Judged::new(Verdict::Open, format!("known of {known} of {all}")),
+    if kind == PathKind::Relay {
+        return Judged::new(Verdict::Passed, kind.name());
     }
+    let last = facts.last_path(from, to);
+    let Some(last) = last.filter(|p| p.kind == Some(kind)) else {
+        let late = wanted.within.is_some_and(|w| now.saturating_sub(begin) > w);
+        let verdict = if late { Verdict::Failed } else { Verdict::Open };
+        let got = last.and_then(|p| p.kind).map_or("none", PathKind::name);
+        return Judged::new(verdict, got);
+    };
+    let took = last.at.saturating_sub(begin);
+    let time = if took.is_zero() { "all the time".to_owned() } else { rounded(took) };
+    let late = wanted.within.is_some_and(|w| took > w);
+    let verdict = if late { Verdict::Failed } else { Verdict::Holds };
+    Judged::new(verdict, format!("{}, {time}", kind.name()))
+}
+
+/// All nodes that were started; what is wrong with one is wrong with all.
+fn all_connected(
+    facts: &Facts,
+    now: Duration,
+    within: Option<Duration>,
+    after: Option<&str>,
+) -> Judged {
+    let nodes = || facts.started.keys().filter(|n| *n != BROKER);
+    let each = || nodes().map(|n| (n, connected(facts, now, n, within, after)));
+    if let Some((node, judged)) = each().find(|(_, j)| j.verdict == Verdict::Failed) {
+        return Judged::new(Verdict::Failed, format!("{node}: {}", judged.got));
+    }
+    let (all, up) = (each().count(), each().filter(|(_, j)| j.passed()).count());
+    let verdict = if all > 0 && up == all { Verdict::Holds } else { Verdict::Open };
+    Judged::new(verdict, format!("{up} of {all}"))
 }
 
 /// Counts from `after`'s step, or from the node's last start. Whoever was connected then and lost

@@ -114,9 +114,67 @@ fn none_fails_on_the_first() {
     assert_eq!(verdict(check(), &facts, 3), Verdict::Failed);
 }
 
+fn way(kind: PathKind, within: Option<u64>, after: Option<&str>, all: bool) -> Check {
+    let (from, to, within) = ("ana".into(), "bob".into(), within.map(S));
+    Check::Path(PathCheck { from, to, kind, within, after: after.map(str::to_owned), all })
+}
+
+#[test]
+fn a_direct_path_is_what_the_node_says_in_the_end() {
+    let check = || way(PathKind::Direct, Some(3), None, false);
+    let mut facts = two();
+    arrive(&mut facts, 0, S(3));
+    facts.path("ana", "bob", Some(PathKind::Relay), S(2));
+    assert_eq!(judge(&check(), &facts, S(4)), Judged::new(Verdict::Open, "relay"));
+    assert_eq!(verdict(check(), &facts, 5), Verdict::Failed, "too late by now");
+    facts.path("bob", "ana", Some(PathKind::Direct), S(3));
+    facts.path("ana", "bob", Some(PathKind::Turn), S(3));
+    assert_eq!(verdict(check(), &facts, 4), Verdict::Open, "through a TURN server");
+    assert_eq!(verdict(way(PathKind::Turn, Some(3), None, false), &facts, 4), Verdict::Holds);
+    facts.path("ana", "bob", Some(PathKind::Direct), S(4));
+    facts.path("ana", "bob", Some(PathKind::Direct), S(9));
+    assert_eq!(judge(&check(), &facts, S(9)), Judged::new(Verdict::Holds, "direct, 3s"));
+    assert_eq!(verdict(way(PathKind::Direct, Some(2), None, false), &facts, 9), Verdict::Failed);
+    facts.path("ana", "bob", None, S(10));
+    assert_eq!(judge(&check(), &facts, S(4)), Judged::new(Verdict::Open, "none"));
+}
+
+#[test]
+fn all_messages_after_a_step_go_the_way_that_is_asked_for() {
+    let check = || way(PathKind::Direct, None, Some("up"), true);
+    let mut facts = two();
+    arrive(&mut facts, 0, S(3));
+    facts.path("ana", "bob", Some(PathKind::Direct), S(1));
+    assert_eq!(verdict(check(), &facts, 3), Verdict::Open, "no such step yet");
+    facts.steps.insert("up".into(), S(2));
+    assert_eq!(verdict(check(), &facts, 3), Verdict::Open, "no receipt yet");
+    let mut other = facts.clone();
+    facts.receipt("id1", "direct", S(3));
+    assert_eq!(judge(&check(), &facts, S(3)), Judged::new(Verdict::Holds, "direct, all the time"));
+    other.receipt("id1", "relay", S(3));
+    assert_eq!(judge(&check(), &other, S(3)), Judged::new(Verdict::Failed, "relay"));
+}
+
+#[test]
+fn every_node_is_connected_when_the_last_one_is() {
+    let check =
+        |within| Check::Connected { node: EVERY.into(), within: Some(S(within)), after: None };
+    let mut facts = two();
+    assert_eq!(verdict(check(9), &facts, 3), Verdict::Open, "nobody was started");
+    for name in ["ana", "bob", BROKER] {
+        facts.started.insert(name.into(), S(1));
+    }
+    facts.link("ana", true, S(2));
+    assert_eq!(judge(&check(3), &facts, S(3)), Judged::new(Verdict::Open, "1 of 2"));
+    assert!(judge(&check(3), &facts, S(5)).got.starts_with("bob: not connected"));
+    facts.link("bob", true, S(4));
+    assert_eq!(judge(&check(3), &facts, S(9)), Judged::new(Verdict::Holds, "2 of 2"));
+    assert_eq!(verdict(check(2), &facts, 9), Verdict::Failed);
+}
+
 #[test]
 fn path_fails_on_another() {
-    let check = || Check::Path { from: "ana".into(), to: "bob".into(), kind: PathKind::Relay };
+    let check = || way(PathKind::Relay, None, None, true);
     let mut facts = two();
     arrive(&mut facts, 0, S(3));
     assert_eq!(verdict(check(), &facts, 3), Verdict::Open);

@@ -5,8 +5,10 @@
 //!                        └── driver: virtual_world in this process | programs in the lab
 //! ```
 
+pub mod matrix;
 pub mod virtual_world;
 
+mod books;
 mod capture;
 #[cfg(target_os = "linux")]
 mod command;
@@ -20,13 +22,15 @@ mod judge;
 mod measure;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(target_os = "linux")]
+mod program;
 mod report;
 mod run;
 
-pub use facts::{Exit, Facts, LinkFact, Sent};
+pub use facts::{Exit, Facts, LinkFact, PathFact, Sent};
 #[cfg(target_os = "linux")]
 pub use in_lab::in_lab;
 pub use in_virtual::in_virtual;
 pub use judge::{Judged, Verdict, judge};
-pub use report::{DriverKind, Report, Row, SimError};
+pub use report::{DriverKind, MAX_LAB_NODES, Report, Row, SimError};
 pub use run::{Options, Teller};

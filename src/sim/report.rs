@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+/// Nodes that a lab runs, each a process: with more, a small machine is busy with them rather than with
+/// their packets.
+pub const MAX_LAB_NODES: usize = 50;
+
 /// What runs a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,7 +68,7 @@ pub struct Report {
     pub sent: usize,
     /// Of those, the ones whose text arrived and whose receipt came back.
     pub delivered: usize,
-    /// Packets that hosts sent.
+    /// Packets that hosts sent, from the timeline's begin.
     pub packets: u64,
     /// Packets that went nowhere.
     pub dropped: u64,

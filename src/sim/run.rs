@@ -1,20 +1,18 @@
 //! Plays a scenario: does what its timeline says, looks what comes of it, and judges. The same for both
 //! drivers.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshwire_netsim::scenario::{
-    Action, Awaited, Carrier, Cell, Check, Exec, Map, Place, Scenario, Send, Step, When,
-    say_duration,
+    Action, Awaited, Cell, Exec, Map, Place, Scenario, Send, Step, When, say_duration,
 };
-use meshwire_netsim::{Engine, IfaceId, Reason, Traffic};
 use tokio::time::sleep;
 
-use super::driver::Driver;
+use super::books::{Books, Wanted};
+use super::driver::{Driver, kind};
 use super::facts::{Facts, text};
 use super::judge::{Judged, Verdict, judge};
 use super::report::{Report, Row, SimError, millis};
@@ -51,64 +49,6 @@ impl Options {
     }
 }
 
-/// What the engine's books say in the end.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Books {
-    links: BTreeMap<String, Traffic>,
-    hosts: BTreeMap<String, Traffic>,
-    dropped: BTreeMap<&'static str, u64>,
-    packets: u64,
-    dropped_in_all: u64,
-}
-
-/// Which of the engine's books a scenario needs.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    links: Vec<(String, IfaceId)>,
-    hosts: Vec<(String, Vec<IfaceId>)>,
-}
-
-impl Wanted {
-    fn new(scenario: &Scenario, map: &Map) -> Self {
-        let (mut links, mut hosts) = (Vec::new(), Vec::new());
-        for assert in &scenario.asserts {
-            match &assert.check {
-                Check::Bytes { of: Carrier::Link(name), .. } => {
-                    links.extend(map.link(name).map(|id| (name.clone(), id)));
-                }
-                Check::Bytes { of: Carrier::Host(name), .. } => {
-                    let ids = |m: &meshwire_netsim::scenario::Machine| {
-                        m.interfaces.iter().map(|(id, _)| *id).collect()
-                    };
-                    hosts.extend(map.host(name).map(|m| (name.clone(), ids(m))));
-                }
-                _ => {}
-            }
-        }
-        Self { links, hosts }
-    }
-
-    /// Reads them.
-    pub(super) fn read(&self, engine: &Engine) -> Books {
-        let one = |id: &IfaceId| engine.traffic(*id).unwrap_or_default();
-        let add = |a: Traffic, b: Traffic| Traffic {
-            up_packets: a.up_packets.saturating_add(b.up_packets),
-            up_bytes: a.up_bytes.saturating_add(b.up_bytes),
-            down_packets: a.down_packets.saturating_add(b.down_packets),
-            down_bytes: a.down_bytes.saturating_add(b.down_bytes),
-        };
-        let all = |ids: &[IfaceId]| ids.iter().map(one).fold(Traffic::default(), add);
-        let ledger = engine.ledger();
-        Books {
-            links: self.links.iter().map(|(name, id)| (name.clone(), one(id))).collect(),
-            hosts: self.hosts.iter().map(|(name, ids)| (name.clone(), all(ids))).collect(),
-            dropped: Reason::ALL.iter().map(|r| (r.name(), ledger.dropped(*r))).collect(),
-            packets: ledger.entered,
-            dropped_in_all: ledger.dropped_in_all(),
-        }
-    }
-}
-
 /// A scenario under way.
 pub(super) struct Play<'a> {
     scenario: &'a Scenario,
@@ -117,6 +57,8 @@ pub(super) struct Play<'a> {
     facts: Facts,
     map: Map,
     wanted: Wanted,
+    /// What the books said when the timeline began: joining, and what the lab measured.
+    before: Books,
     books: Books,
     /// When the timeline began.
     begin: Duration,
@@ -142,8 +84,8 @@ impl<'a> Play<'a> {
     ) -> Self {
         let begin = driver.now();
         let wanted = Wanted::new(scenario, &map);
-        let books = Books::default();
-        Self { scenario, options, driver, facts, map, wanted, books, begin, seed }
+        let (before, books) = (driver.books(&wanted), Books::default());
+        Self { scenario, options, driver, facts, map, wanted, before, books, begin, seed }
     }
 
     /// Plays it to its end; the driver comes back to be shut down.
@@ -186,7 +128,12 @@ impl<'a> Play<'a> {
     /// Takes in what has happened.
     async fn look(&mut self) {
         self.driver.look(&mut self.facts).await;
-        self.books = self.driver.books(&self.wanted);
+        for (from, to) in &self.wanted.paths {
+            if let Some(report) = self.driver.path(from, to).await {
+                self.facts.path(from, to, kind(&report), self.driver.now());
+            }
+        }
+        self.books = self.driver.books(&self.wanted).since(&self.before);
         self.facts.links_carried.clone_from(&self.books.links);
         self.facts.hosts_carried.clone_from(&self.books.hosts);
         self.facts.dropped.clone_from(&self.books.dropped);
@@ -306,6 +253,10 @@ impl<'a> Play<'a> {
                 Awaited::Delivered { from, to } => {
                     let all = facts.between(from, to).all(|s| s.receipt.is_some());
                     (all, format!("receipts of what {from} sent to {to}"))
+                }
+                Awaited::Path { from, to, kind } => {
+                    let there = facts.last_path(from, to).is_some_and(|p| p.kind == Some(*kind));
+                    (there, format!("{from}'s messages to {to} to go by {}", kind.name()))
                 }
                 Awaited::Connected(node) => (facts.connected(node), format!("{node}'s connection")),
                 Awaited::Disconnected(node) => {

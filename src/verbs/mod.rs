@@ -1,6 +1,7 @@
 //! A file per verb. Each has its arguments, whose doc comments are its help, and a function that
 //! runs it and says how it ended.
 
+pub(crate) mod bench;
 pub(crate) mod broker;
 pub(crate) mod completions;
 pub(crate) mod demo;
@@ -15,6 +16,7 @@ pub(crate) mod kick;
 pub(crate) mod man;
 pub(crate) mod mesh;
 pub(crate) mod message;
+pub(crate) mod netcheck;
 pub(crate) mod outbox;
 pub(crate) mod path;
 pub(crate) mod peers;
@@ -24,5 +26,6 @@ pub(crate) mod session;
 pub(crate) mod set;
 pub(crate) mod sim;
 pub(crate) mod status;
+pub(crate) mod turn;
 pub(crate) mod up;
 pub(crate) mod verify;

@@ -8,6 +8,7 @@ use meshwire_peer::path::{Cause, Via, Why};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{clean, note};
+use crate::when;
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -77,7 +78,7 @@ fn describe(report: &PathReport) -> String {
 
 fn now(report: &PathReport) -> String {
     if let (Via::Direct, Some(d)) = (report.via, &report.direct) {
-        let ms = format!("{}.{:01} ms", d.rtt_us / 1_000, d.rtt_us % 1_000 / 100);
+        let ms = when::round_trip(d.rtt_us);
         return format!(
             "direct ({}), {} to {}, round trip {ms}, packets of {} bytes",
             d.reach, d.local, d.remote, d.mtu
@@ -103,7 +104,7 @@ fn now(report: &PathReport) -> String {
 }
 
 fn entry(e: &PathEntry) -> String {
-    let when = crate::when::utc(e.at);
+    let when = when::utc(e.at);
     let cause = e.cause.map(|c| format!(", because {}", c.words())).unwrap_or_default();
     let detail =
         if e.detail.is_empty() { String::new() } else { format!(" ({})", clean(&e.detail)) };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use meshwire_peer::api::{GroupRole, ListPeers, Peer, PeerKind};
+use meshwire_peer::api::{GroupRole, ListPeers, Peer, PeerKind, PeerPath};
 use meshwire_signaling::UnixMillis;
 use meshwire_signaling::frame::Status as Doing;
 
@@ -21,7 +21,8 @@ const HIDDEN: &str = "hidden";
 /// STATE: online; reconnecting (its connection is lost, and it is waited for up to 90 s); offline;
 /// hidden (nobody is told whether it is there); unknown while this node has no broker. STATUS is what
 /// somebody says it is doing: idle (all mail shows up there), working or dnd, do not disturb (only mail
-/// of priority now does). Hidden members do not want to be listed; a control plane is a member's own
+/// of priority now does). PATH is what messages to it take: direct, turn (through a TURN server) or the
+/// broker's relay, with the round trip; `meshwire path` says more. Hidden members do not want to be listed; a control plane is a member's own
 /// connection, beside its sessions. Inside a session, it and those beside it are marked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
@@ -81,11 +82,11 @@ fn by_member(mut peers: Vec<Peer>) -> Vec<Peer> {
 
 fn table(peers: &[Peer], terminal: bool, now: UnixMillis) -> String {
     if !terminal {
-        let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "SUMMARY", "GROUPS", "MESH"];
+        let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "SUMMARY", "GROUPS", "MESH", "PATH"];
         return Table::new(head, peers.iter().map(plain)).render(None);
     }
     let several = peers.iter().any(|p| Some(p.mesh) != peers.first().map(|f| f.mesh));
-    let head = ["NAME", "KEY", "ROLE", "STATE", "STATUS", "MESH"];
+    let head = ["NAME", "KEY", "ROLE", "STATE", "PATH", "STATUS", "MESH"];
     let rows = Table::new(head, peers.iter().map(|p| seen(p, several, now)));
     // A line per row, for what stands below it.
     let rows = rows.render(Some(usize::MAX));
@@ -100,7 +101,7 @@ fn table(peers: &[Peer], terminal: bool, now: UnixMillis) -> String {
 }
 
 /// A row for programs that read lines: everything, nothing abbreviated.
-fn plain(p: &Peer) -> [String; 8] {
+fn plain(p: &Peer) -> [String; 9] {
     let state = match p.since {
         Some(since) if state(p) == OFFLINE => format!("offline since {}", when::utc(since)),
         _ => state(p).to_owned(),
@@ -114,11 +115,12 @@ fn plain(p: &Peer) -> [String; 8] {
         p.summary.clone().unwrap_or_default(),
         groups(&p.groups),
         p.mesh_name.clone(),
+        path(p),
     ]
 }
 
 /// A row for people: sessions indented, what goes without saying left out.
-fn seen(p: &Peer, several: bool, now: UnixMillis) -> [String; 6] {
+fn seen(p: &Peer, several: bool, now: UnixMillis) -> [String; 7] {
     let member = p.kind == PeerKind::Member;
     let this = if p.this_node && member { " (this node)" } else { ours(p) };
     let hidden = if p.hidden && member && state(p) != HIDDEN { " (hidden)" } else { "" };
@@ -135,6 +137,7 @@ fn seen(p: &Peer, several: bool, now: UnixMillis) -> [String; 6] {
         p.key.short(),
         role(p).to_owned(),
         state,
+        if member { path(p) } else { String::new() },
         status.to_owned(),
         if several { p.mesh_name.clone() } else { String::new() },
     ]
@@ -180,6 +183,15 @@ fn state(p: &Peer) -> &'static str {
     }
 }
 
+/// What messages to it take, and how long a round trip takes there.
+fn path(p: &Peer) -> String {
+    let Some(PeerPath { kind, rtt_us }) = p.path else { return String::new() };
+    match rtt_us {
+        Some(us) => format!("{} {}", kind.as_str(), when::round_trip(us)),
+        None => kind.as_str().to_owned(),
+    }
+}
+
 /// A member's role in the mesh, or what else it is.
 fn role(p: &Peer) -> &'static str {
     match p.kind {
@@ -201,6 +213,7 @@ fn groups(groups: &[GroupRole]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meshwire_peer::api::PeerPathKind;
     use meshwire_signaling::invite::Role;
     use meshwire_signaling::{MeshId, PublicKey};
 
@@ -223,6 +236,7 @@ mod tests {
             capabilities: None,
             online: Some(true),
             since: Some(0),
+            path: None,
             this_node: false,
             this_session: false,
             sibling: false,
@@ -244,6 +258,8 @@ mod tests {
         };
         let ops = GroupRole { name: "ops/db".into(), role: Some("lead".into()) };
         let bob = Peer { groups: vec![ops], ..bob };
+        let direct = PeerPath { kind: PeerPathKind::Direct, rtt_us: Some(3_140) };
+        let bob = Peer { path: Some(direct), ..bob };
         let cy = Peer { online: Some(false), since: Some(1), ..member(0x44, "cy", Role::Member) };
         vec![ana, agent, bob, cy]
     }
@@ -252,11 +268,11 @@ mod tests {
     fn sessions_stand_below_their_member_and_a_line_fits() {
         let text = table(&by_member(world()), true, 3 * 3_600_000 + 1);
         let expected = "\
-NAME             KEY               ROLE     STATE           STATUS
+NAME             KEY               ROLE     STATE           PATH           STATUS
 ana (this node)  1111111111111111  owner    online
-bob              2222222222222222  member   online
+bob              2222222222222222  member   online          direct 3.1 ms
     @ops/db (lead)
-  bob/agent      3333333333333333  session  online          dnd
+  bob/agent      3333333333333333  session  online                         dnd
     a summary that is longer than fits\\u{7}
 cy               4444444444444444  member   offline for 3h";
         assert_eq!(text, expected);
@@ -276,10 +292,11 @@ cy               4444444444444444  member   offline for 3h";
     fn programs_that_read_lines_get_everything() {
         let text = table(&by_member(world()), false, 0);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "ana\t1111111111111111\towner\tonline\tidle\t\t\thome");
+        assert_eq!(lines[0], "ana\t1111111111111111\towner\tonline\tidle\t\t\thome\t");
         let agent = "bob/agent\t3333333333333333\tsession\tonline\tdnd\t\
-                     a summary that is longer than fits\\u{7}\t\thome";
+                     a summary that is longer than fits\\u{7}\t\thome\t";
         assert_eq!(lines[2], agent);
+        assert!(lines[1].ends_with("\thome\tdirect 3.1 ms"), "{text}");
         assert!(lines[3].contains("offline since 1970-01-01 00:00:00Z"), "{text}");
     }
 

@@ -9,6 +9,7 @@ use meshwire_peer::core::resolve::nearest;
 use crate::context::{Context, PATIENCE, POLL};
 use crate::exit::Exit;
 use crate::output::{Table, clean, wrap};
+use crate::when;
 
 /// How long links that are just being made are waited for, so that `up && status` tells the truth.
 const CONNECTING: Duration = Duration::from_secs(2);
@@ -79,9 +80,22 @@ fn describe(status: &Status, columns: Option<usize>) -> String {
         let (queued, unconfirmed) = (count(m.queued), count(m.unconfirmed));
         let broker = m.mesh.broker_url.clone();
         let name = m.mesh.name.clone();
-        [name, own(m), members(m), queued, unconfirmed, count(m.unread), broker, link(m)]
+        let (direct, turn) = (count(m.direct), count(m.turn));
+        let unread = count(m.unread);
+        [name, own(m), members(m), queued, unconfirmed, unread, broker, link(m), direct, turn]
     };
-    let head = ["MESH", "AS", "MEMBERS", "QUEUED", "UNCONFIRMED", "UNREAD", "BROKER", "LINK"];
+    let head = [
+        "MESH",
+        "AS",
+        "MEMBERS",
+        "QUEUED",
+        "UNCONFIRMED",
+        "UNREAD",
+        "BROKER",
+        "LINK",
+        "DIRECT",
+        "TURN",
+    ];
     text.push_str(&Table::new(head, status.meshes.iter().map(row)).render(None));
     text
 }
@@ -97,6 +111,19 @@ fn members(m: &MeshStatus) -> String {
     }
 }
 
+/// Who is reached without the broker's relay.
+fn paths(m: &MeshStatus) -> String {
+    let mut parts = Vec::new();
+    if m.direct > 0 {
+        parts.push(format!("{} direct", m.direct));
+    }
+    if m.turn > 0 {
+        parts.push(format!("{} through TURN", m.turn));
+    }
+    let rtt = m.path_rtt_us.map(|us| format!(", {} there and back", when::round_trip(us)));
+    parts.join(", ") + &rtt.unwrap_or_default()
+}
+
 fn link(m: &MeshStatus) -> String {
     match &m.reason {
         Some(reason) => format!("{}: {reason}", m.link),
@@ -108,11 +135,12 @@ fn link(m: &MeshStatus) -> String {
 fn block(m: &MeshStatus) -> String {
     let MeshStatus { queued, unconfirmed, unread, .. } = m;
     let lines = [
-        format!("{}: {} at {}", m.mesh.name, link(m), m.mesh.broker_url),
-        format!("  as {}, members {}", own(m), members(m)),
-        format!("  sent: {queued} queued, {unconfirmed} unconfirmed; inbox: {unread} unread"),
+        Some(format!("{}: {} at {}", m.mesh.name, link(m), m.mesh.broker_url)),
+        Some(format!("  as {}, members {}", own(m), members(m))),
+        (m.direct + m.turn > 0).then(|| format!("  paths: {}", paths(m))),
+        Some(format!("  sent: {queued} queued, {unconfirmed} unconfirmed; inbox: {unread} unread")),
     ];
-    lines.map(|l| clean(&l)).join("\n")
+    lines.into_iter().flatten().map(|l| clean(&l)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -142,6 +170,9 @@ mod tests {
             unread: 3,
             members: 5,
             online: Some(4),
+            direct: 2,
+            turn: 0,
+            path_rtt_us: Some(12_345),
         };
         let status =
             Status { version: "2.0.0".into(), pid: 7, background: true, meshes: vec![mesh] };
@@ -150,9 +181,11 @@ mod tests {
             "node: up in the background (process 7), version 2.0.0\n\
              home: up at https://broker.example:7900\n  \
                as ana@laptop (owner), members 4/5 online\n  \
+               paths: 2 direct, 12.3 ms there and back\n  \
                sent: 1 queued, 2 unconfirmed; inbox: 3 unread"
         );
-        let row = "home\tana@laptop (owner)\t4/5 online\t1\t2\t3\thttps://broker.example:7900\tup";
+        let row =
+            "home\tana@laptop (owner)\t4/5 online\t1\t2\t3\thttps://broker.example:7900\tup\t2\t0";
         assert_eq!(describe(&status, None).lines().nth(1), Some(row));
     }
 }

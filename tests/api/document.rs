@@ -172,6 +172,7 @@ fn a_running_node_does_what_the_document_says() {
         hold(&document, operation, &answer, &format!("{id}, refused"));
     }
     streams(&document, operations.remove("events").unwrap().2, &api, events);
+    figures(operations.remove("metrics").unwrap().2, &api);
 
     let schemas = Schemas(&document["components"]["schemas"]);
     let mut untried: Vec<&str> = operations.keys().copied().collect();
@@ -202,6 +203,22 @@ fn a_running_node_does_what_the_document_says() {
     }
     assert!(untried.is_empty(), "the test has no example for {untried:?}");
     assert_eq!(ana.wait(), 0, "the last one ended it");
+}
+
+/// Metrics are text.
+fn figures(operation: &Value, api: &Api) {
+    let answer = api.get("/v1/metrics");
+    let media =
+        operation["responses"]["200"]["content"].as_object().unwrap().keys().next().unwrap();
+    assert!(answer.head.to_lowercase().contains(&format!("content-type: {media}")), "{answer:?}");
+    for line in [
+        "meshwire_pairs{mesh=\"home\",path=\"direct\"} 1",
+        "meshwire_negotiations_total{mesh=\"home\",result=\"up\",cause=\"\"} 1",
+        "meshwire_negotiations_total{mesh=\"home\",result=\"failed\",cause=\"no_pair\"} 0",
+        "# EOF",
+    ] {
+        assert!(answer.body.lines().any(|l| l == line), "no {line} in {answer:?}");
+    }
 }
 
 /// Streams are no JSON: their events are.

@@ -118,7 +118,7 @@ fn a_taken_port_is_told_from_ones_own() {
     let checked = check(&one.data, &["--listen", &other.addr]);
     assert_eq!(checked.failed(), ["listen"]);
     assert!(checked.of("listen").1.contains("another meshwire broker"));
-    assert!(checked.stderr.contains("1 of 9 checks failed: listen"), "{}", checked.stderr);
+    assert!(checked.stderr.contains("1 of 10 checks failed: listen"), "{}", checked.stderr);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let closing = std::thread::spawn(move || drop(taken.accept()));

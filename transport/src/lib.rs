@@ -9,6 +9,7 @@
 //! | [`memory`] | a path within one process |
 //! | [`conformance`] | the suite that every path passes |
 //! | [`url`], [`dial`], [`tls`], [`http`] | a broker's address, connecting to it, calling its HTTP endpoints |
+//! | [`netcheck`] | what a network lets through |
 //! | [`fault`] | where tests stop a process, to kill it there |
 
 pub mod conformance;
@@ -19,6 +20,7 @@ pub mod http;
 pub mod link;
 pub mod memory;
 pub mod net;
+pub mod netcheck;
 pub mod quic;
 pub mod relay;
 #[cfg(test)]

@@ -46,6 +46,9 @@ pub struct Inbound {
     pub attempt: u32,
 }
 
+/// The code of [`LinkEvent::Down`] when the other end closed a direct path on purpose.
+pub const CLOSED: &str = "closed";
+
 /// What happens on a link.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

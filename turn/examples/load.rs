@@ -3,74 +3,23 @@
 //! credentials. Keeps a window in flight, so that it measures what arrives and not what is dropped.
 //! `joined` sends several datagrams in one call, as QUIC does. Prints datagrams per second.
 
+mod client;
+
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use base64::Engine as _;
-use hmac::{Hmac, Mac as _};
-use md5::{Digest as _, Md5};
-use meshwire_transport::net::{Datagram, Net as _, OsNet, RecvMeta, Transmit};
-use meshwire_turn::stun::{Builder, Class, Integrity, Message, Method, channel_header};
+use client::{CHANNEL, Client, Failure};
+use meshwire_transport::net::{Net as _, OsNet, RecvMeta, Transmit};
+use meshwire_turn::stun::channel_header;
 use tokio::time::timeout;
-
-type Failure = Box<dyn std::error::Error>;
 
 const SIZE: usize = 1_200;
 const FRAME: usize = SIZE + 4;
 /// In flight: less than socket buffers hold, more than one round.
 const WINDOW: u64 = 64;
 const JOINED: usize = 16;
-const CHANNEL: u16 = 0x4000;
-
-struct Client {
-    socket: Box<dyn Datagram>,
-    server: SocketAddr,
-    username: String,
-    password: String,
-    realm: Vec<u8>,
-    nonce: Vec<u8>,
-    transaction: u8,
-}
-
-impl Client {
-    async fn ask(&mut self, method: Method, attributes: &[(u16, Vec<u8>)]) -> Result<(), Failure> {
-        for _ in 0..2 {
-            self.transaction += 1;
-            let mut message = Builder::new(Class::Request, method, &[self.transaction; 12]);
-            for (kind, value) in attributes {
-                message = message.attribute(*kind, value);
-            }
-            if !self.nonce.is_empty() {
-                let realm = String::from_utf8_lossy(&self.realm);
-                let text = format!("{}:{realm}:{}", self.username, self.password);
-                message = message
-                    .attribute(0x0006, self.username.as_bytes())
-                    .attribute(0x0014, &self.realm)
-                    .attribute(0x0015, &self.nonce)
-                    .integrity(Integrity::Sha1, &Md5::digest(text));
-            }
-            self.socket.send_to(&message.finish(), self.server).await?;
-            let mut buf = [0; 2_000];
-            let wait = timeout(Duration::from_secs(5), self.socket.recv_from(&mut buf));
-            let (length, _) = wait.await??;
-            let answer = Message::parse(&buf[..length])?;
-            if answer.class() == Class::Success {
-                return Ok(());
-            }
-            self.realm = answer.attribute(0x0014).unwrap_or_default().to_vec();
-            self.nonce = answer.attribute(0x0015).unwrap_or_default().to_vec();
-        }
-        Err(format!("{method:?} was refused").into())
-    }
-
-    /// The address as the next request that is signed has it.
-    fn xored(&self, addr: SocketAddr) -> Vec<u8> {
-        let message = Builder::new(Class::Request, Method::Binding, &[self.transaction + 1; 12]);
-        message.xor_address(0x0012, addr).finish().split_off(24)
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stdout, reason = "it is what this program is for")]
@@ -82,18 +31,10 @@ async fn main() -> Result<(), Failure> {
     let joined = if args.next().as_deref() == Some("joined") { JOINED } else { 1 };
     let seconds: u64 = args.next().map_or(Ok(3), |s| s.parse())?;
 
-    let username = format!("{}:load", OsNet.unix_ms() / 1_000 + 3_600);
-    let mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes())?.chain_update(&username);
-    let password = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
-    let socket = OsNet.udp_bind(SocketAddr::new(server.ip(), 0)).await?;
     // Not the server's own address, which it does not relay to.
     let sink = OsNet.udp_bind(([127, 0, 0, 2], 0).into()).await?;
-    let (realm, nonce, transaction) = (Vec::new(), Vec::new(), 0);
-    let mut client = Client { socket, server, username, password, realm, nonce, transaction };
-    client.ask(Method::Allocate, &[(0x0019, vec![17, 0, 0, 0])]).await?;
-    let peer = client.xored(sink.local_addr()?);
-    let number = [CHANNEL.to_be_bytes().to_vec(), vec![0, 0]].concat();
-    client.ask(Method::ChannelBind, &[(0x000c, number), (0x0012, peer)]).await?;
+    let mut client = Client::new(SocketAddr::new(server.ip(), 0), server, &secret, "load").await?;
+    client.allocate(sink.local_addr()?).await?;
 
     let mut frames = Vec::new();
     for _ in 0..joined {

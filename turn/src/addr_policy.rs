@@ -119,6 +119,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Own,
+        Self::Unspecified,
+        Self::Loopback,
+        Self::Private,
+        Self::LinkLocal,
+        Self::Multicast,
+        Self::Translated,
+        Self::Reserved,
+        Self::Port,
+    ];
+
     /// As metrics name it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -62,6 +62,20 @@ pub enum Transport {
     Tls,
 }
 
+impl Transport {
+    pub(crate) const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
+    /// As metrics and addresses name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// A client as this server sees it: RFC 8656's 5-tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Flow {

@@ -52,6 +52,14 @@ pub struct Snapshot {
     pub counters: Counters,
 }
 
+impl Snapshot {
+    /// As OpenMetrics text: families named `turn_…`, without the `# EOF` at the end of a whole text.
+    #[must_use]
+    pub fn openmetrics(&self) -> String {
+        crate::metrics::text::render(self)
+    }
+}
+
 /// A running server. It stops when this is dropped; [`Self::shutdown`] waits for it.
 #[derive(Debug)]
 pub struct TurnServer {

@@ -1,5 +1,7 @@
 //! What is counted.
 
+pub(crate) mod text;
+
 use std::collections::BTreeMap;
 
 use crate::addr_policy::Refusal;
@@ -39,6 +41,22 @@ pub enum Refused {
 }
 
 impl Refused {
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Malformed,
+        Self::Throttled,
+        Self::StaleNonce,
+        Self::WrongCredential,
+        Self::ExpiredCredential,
+        Self::DeletedCredential,
+        Self::OtherMember,
+        Self::MemberQuota,
+        Self::Full,
+        Self::NoSocket,
+        Self::ByteQuota,
+        Self::NoPermission,
+        Self::Congested,
+    ];
+
     /// As metrics name it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -43,6 +43,17 @@ pub struct Check {
 }
 
 impl Check {
+    /// Something else that whoever runs the broker looked at; with advice unless it is well.
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        outcome: Outcome,
+        found: impl Into<String>,
+        advice: Option<String>,
+    ) -> Self {
+        Self { name, outcome, found: found.into(), advice }
+    }
+
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
         Self { name, outcome: Outcome::Ok, found: found.into(), advice: None }
     }

@@ -165,7 +165,8 @@ async fn ready(State(inner): Shared) -> Response {
 async fn metrics(State(inner): Shared) -> Response {
     health::measure(&inner).await;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], inner.metrics.render()).into_response()
+    let more = inner.turn.as_ref().map(|desk| desk.metrics()).unwrap_or_default();
+    ([(header::CONTENT_TYPE, kind)], inner.metrics.render(&more)).into_response()
 }
 
 async fn method() -> Response {

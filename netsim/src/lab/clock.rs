@@ -1,4 +1,5 @@
-//! The system's clock and sockets, which the lab needs as they are: it measures what real programs see.
+//! The system's clock, sockets and priorities, which the lab needs as they are: it measures what real
+//! programs see.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -18,4 +19,15 @@ pub(crate) fn since_1970() -> Duration {
 #[expect(clippy::disallowed_methods, reason = "probes go through the kernel's own sockets")]
 pub(crate) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::bind(address)
+}
+
+/// How far before others the lab's own threads get the processor (setpriority(2)): what they do late,
+/// programs see as latency of a link that nobody asked for. They need little of it.
+const NICE: i32 = -15;
+
+/// Lets the calling thread, and those that it starts, run before others. Where that is not allowed they
+/// run as all others do.
+pub(crate) fn hurry() {
+    // On Linux this is the calling thread's alone.
+    let _ = rustix::process::setpriority_process(None, NICE);
 }

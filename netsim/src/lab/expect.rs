@@ -186,6 +186,8 @@ pub struct Fault {
     pub allowed: String,
     /// What was measured.
     pub measured: String,
+    /// Whether a busy machine could have done it: it only ever delays and loses packets.
+    pub strain: bool,
 }
 
 /// A path is not what was asked.
@@ -202,7 +204,7 @@ pub struct Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the path from {} to {} is not what was asked:", self.from, self.to)?;
-        for Fault { what, asked, allowed, measured } in &self.faults {
+        for Fault { what, asked, allowed, measured, .. } in &self.faults {
             write!(f, "\n- {what}: asked {asked}, measured {measured} (allowed {allowed})")?;
         }
         Ok(())
@@ -224,6 +226,7 @@ pub(super) fn judge(expected: &Expected, measured: &Measured) -> Vec<Fault> {
             asked: span((least, most)),
             allowed: span(allowed),
             measured: ms(measured.rtt),
+            strain: measured.rtt > allowed.1,
         });
     }
     let sent = (measured.sent, measured.arrived);
@@ -247,6 +250,7 @@ fn judge_loss(what: &'static str, way: &Way, sent: u32, arrived: u32) -> Option<
         asked: percent(way.loss),
         allowed: format!("± {}", percent(slack)),
         measured: format!("{} of {sent} packets", percent(measured)),
+        strain: measured > way.loss,
     })
 }
 
@@ -260,6 +264,7 @@ fn judge_rate(what: &'static str, way: &Way, measured: Option<Flow>) -> Option<F
         asked: megabits(asked),
         allowed: format!("{} to {}", megabits(few), megabits(many)),
         measured: megabits(found),
+        strain: found < few,
     })
 }
 
@@ -354,6 +359,9 @@ mod tests {
         let faults = judge(&asked, &measured(39, 1000, Some(2e6)));
         let what: Vec<_> = faults.iter().map(|f| f.what).collect();
         assert_eq!(what, ["round trip", "loss there", "rate there", "rate back"]);
+        assert!(faults.iter().all(|f| !f.strain), "too fast and too much");
+        let slow = judge(&asked, &measured(50, 700, Some(5e5)));
+        assert!(slow.len() == 4 && slow.iter().all(|f| f.strain), "{slow:?}");
         let told = Mismatch { from: "alice".into(), to: "server".into(), faults }.to_string();
         for part in
             ["alice to server", "asked 41.02 ms, measured 39.00 ms", "10.00 %", "2.000 Mbit/s"]

@@ -52,6 +52,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use check::{Missing, Need, check};
 pub use error::LabError;
@@ -77,7 +78,8 @@ use crate::topology::{Builder, HostId, IfaceId, RouterId};
 /// How a lab is set up.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// What names resolve to on every host. Hosts in a core network have theirs anyway.
+    /// What names resolve to on every host, as long as the lab runs. Hosts in a core network have
+    /// theirs anyway, which follow changes of their addresses.
     pub names: Vec<(String, Vec<IpAddr>)>,
     /// A directory for capture files, one per host's interface: `alice-eth0.pcap`. It must exist.
     pub pcap: Option<PathBuf>,
@@ -86,6 +88,10 @@ pub struct Options {
 /// A running lab. When it is dropped, everything that it made is gone, programs inside included.
 pub struct Lab {
     hosts: Vec<Host>,
+    /// Names that the caller gave.
+    names: Arc<[(String, Vec<IpAddr>)]>,
+    /// What the hosts' files of names hold.
+    known: Mutex<String>,
     // Dropped in this order: devices, then what is left of the rest.
     pump: Pump,
     remains: Remains,
@@ -131,17 +137,18 @@ impl Lab {
         let engine = builder.build();
         let instance = Instance::next().map_err(LabError::system("read /proc"))?;
         let remains = Remains(instance);
-        let names = plan::hosts_file(&engine, &options.names);
+        let known = plan::hosts_file(&engine, &options.names);
         let (mut hosts, mut interfaces) = (Vec::new(), Vec::new());
         for (index, plan) in plan::plans(&engine).iter().enumerate() {
             let namespace = remains.0.namespace(index, &plan.name);
-            namespace::add(&namespace, &names)?;
+            namespace::add(&namespace, &known)?;
             interfaces.extend(settle(&namespace, plan, options.pcap.as_deref())?);
             hosts.push(Host { id: plan.host, name: plan.name.clone(), namespace });
         }
         let pump = Pump::start(engine, interfaces)
             .map_err(LabError::system("start the thread that moves packets"))?;
-        Ok(Self { hosts, pump, remains })
+        let (names, known) = (options.names.into(), Mutex::new(known));
+        Ok(Self { hosts, names, known, pump, remains })
     }
 
     fn host(&self, id: HostId) -> Result<&Host, LabError> {
@@ -183,9 +190,9 @@ impl Lab {
         namespace::inside(name, work).map_err(LabError::system(format!("enter namespace {name}")))
     }
 
-    /// Changes the world. What a change means for the kernel follows: a host's addresses, its MTU, and
-    /// that a link that goes down both ways takes the carrier away. Returns when the kernel acts
-    /// accordingly, which may take a second for a carrier.
+    /// Changes the world. What a change means for the kernel follows: a host's addresses, what its name
+    /// resolves to, its MTU, and that a link that goes down both ways takes the carrier away. Returns
+    /// when the kernel acts accordingly, which may take a second for a carrier.
     ///
     /// # Errors
     /// As [`Engine::control`], then nothing has changed; [`LabError::Ip`].
@@ -204,6 +211,19 @@ impl Lab {
         })??;
         if let (Some(old), Some(new)) = (before, after) {
             old.become_new(&new, self.namespace(new.host)?)?;
+            self.rename()?;
+        }
+        Ok(())
+    }
+
+    /// Lets names resolve to the addresses that hosts have now.
+    fn rename(&self) -> Result<(), LabError> {
+        let names = Arc::clone(&self.names);
+        let text = self.inspect(move |engine| plan::hosts_file(engine, &names))?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != text {
+            self.hosts.iter().try_for_each(|host| namespace::rename(&host.namespace, &text))?;
+            *known = text;
         }
         Ok(())
     }

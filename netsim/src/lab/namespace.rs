@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::fs::{FlockOperation, flock};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_bind_recursive, mount_change};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::error::LabError;
 use super::sweep::FILES;
@@ -43,6 +45,9 @@ pub fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Resul
 }
 
 /// Makes a namespace whose programs see these instead of /etc/hosts and /etc/resolv.conf.
+///
+/// It does itself what `ip netns add` does: a program that is started for it could still be at it when
+/// this process has been killed and the next lab has looked for what is left.
 pub(crate) fn add(name: &str, hosts: &str) -> Result<(), LabError> {
     let files = Path::new(FILES).join(name);
     fs::create_dir_all(&files)
@@ -57,7 +62,52 @@ pub(crate) fn add(name: &str, hosts: &str) -> Result<(), LabError> {
         )
         .map_err(LabError::system(format!("write {}", files.display())))?;
     }
-    ip(&["netns", "add", name], "").map(drop)
+    share_names().map_err(LabError::system(format!("make {NAMES} a shared mount")))?;
+    make(&path(name)).map_err(LabError::system(format!("make namespace {name}")))
+}
+
+/// Makes the directory of names such that what is unmounted there is so in every mount namespace; each
+/// `ip netns exec` makes one.
+fn share_names() -> io::Result<()> {
+    fs::create_dir_all(NAMES)?;
+    // As `ip` does, so that two at once do not mount it twice.
+    let directory = File::open(NAMES)?;
+    flock(&directory, FlockOperation::LockExclusive)?;
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    match mount_change(NAMES, shared) {
+        Err(rustix::io::Errno::INVAL) => {
+            mount_bind_recursive(NAMES, NAMES)?;
+            Ok(mount_change(NAMES, shared)?)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// Makes a namespace and lets a file stand for it.
+fn make(path: &Path) -> io::Result<()> {
+    File::create_new(path)?;
+    let make = || {
+        #[expect(deprecated, reason = "unsafe only with FILES; the successor is so for all flags")]
+        rustix::thread::unshare(UnshareFlags::NEWNET)?;
+        mount_bind("/proc/thread-self/ns/net", path)
+    };
+    // The thread ends here, and the namespace lives on by its file.
+    let made = std::thread::scope(|scope| scope.spawn(make).join());
+    made.unwrap_or(Err(rustix::io::Errno::IO)).map_err(Into::into)
+}
+
+/// Gives the programs of a namespace other names, also those that run: the file stays the same one.
+pub(crate) fn rename(name: &str, hosts: &str) -> Result<(), LabError> {
+    let path = Path::new(FILES).join(name).join("hosts");
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).open(&path)?;
+        let old = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        // One call, and never shorter than before: who reads meanwhile does not find half a file.
+        let mut text = hosts.to_owned();
+        text.extend(std::iter::repeat_n('\n', old.saturating_sub(text.len())));
+        file.write_all(text.as_bytes())
+    };
+    write().map_err(LabError::system(format!("write {}", path.display())))
 }
 
 /// Runs `ip -batch` inside a namespace.

@@ -252,6 +252,7 @@ struct Ears {
 }
 
 fn run(mut core: Core, ears: &Ears) {
+    clock::hurry();
     let mut events =
         [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
             64];

@@ -1,7 +1,7 @@
 //! The scenarios that come with netsim.
 
 /// Name and text of each, in the order in which they are listed.
-pub const BUILT_IN: [(&str, &str); 10] = [
+pub const BUILT_IN: [(&str, &str); 11] = [
     ("connect", include_str!("../../scenarios/connect.toml")),
     ("dm", include_str!("../../scenarios/dm.toml")),
     ("offline-queue", include_str!("../../scenarios/offline-queue.toml")),
@@ -12,6 +12,7 @@ pub const BUILT_IN: [(&str, &str); 10] = [
     ("mtu-1280", include_str!("../../scenarios/mtu-1280.toml")),
     ("black-hole", include_str!("../../scenarios/black-hole.toml")),
     ("partition", include_str!("../../scenarios/partition.toml")),
+    ("herd", include_str!("../../scenarios/herd.toml")),
 ];
 
 /// The text of a scenario that comes with netsim.

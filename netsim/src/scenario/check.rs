@@ -26,14 +26,7 @@ pub enum Check {
     /// What became of the messages from one node to another.
     Delivered(Delivered),
     /// Which way they took.
-    Path {
-        /// Who sent.
-        from: String,
-        /// Whom to.
-        to: String,
-        /// The way of each.
-        kind: PathKind,
-    },
+    Path(PathCheck),
     /// What a link carried.
     Bytes {
         /// Whose.
@@ -45,7 +38,7 @@ pub enum Check {
     },
     /// A node is connected to its broker.
     Connected {
-        /// Which.
+        /// Which; [`EVERY`] for all that were started.
         node: String,
         /// At most this long after `after`.
         within: Option<Duration>,
@@ -85,22 +78,57 @@ pub struct Delivered {
     pub within: Option<Duration>,
 }
 
-/// Which way a message went.
+/// What stands for every node; no name has it.
+pub const EVERY: &str = "*";
+
+/// Which way messages must go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathCheck {
+    /// Who sends.
+    pub from: String,
+    /// Whom to.
+    pub to: String,
+    /// Which way.
+    pub kind: PathKind,
+    /// For other ways than the broker: at most this long after `after`.
+    pub within: Option<Duration>,
+    /// The step that counts begin with; the first message if none. Earlier messages may go any way.
+    pub after: Option<String>,
+    /// Whether each message that counts goes this way, and not only the last ones. Always so for the
+    /// broker.
+    pub all: bool,
+}
+
+/// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathKind {
     /// Through the broker.
     Relay,
+    /// Between the two machines, with nobody but routers in between.
+    Direct,
+    /// Between the two machines, through a TURN server.
+    Turn,
 }
 
 impl PathKind {
-    /// Its word, in scenarios and in a message's status.
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Relay, Self::Direct, Self::Turn];
+
+    /// Its word in scenarios.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::Direct => "direct",
+            Self::Turn => "turn",
         }
     }
+}
+
+/// The words of kinds, for reading.
+pub(super) fn kinds() -> [(&'static str, PathKind); 3] {
+    PathKind::ALL.map(|kind| (kind.name(), kind))
 }
 
 /// Whose bytes are counted.
@@ -146,7 +174,7 @@ impl Check {
     pub fn subject(&self) -> String {
         match self {
             Self::Delivered(d) => format!("delivered {} -> {}", d.from, d.to),
-            Self::Path { from, to, .. } => format!("path {from} -> {to}"),
+            Self::Path(p) => format!("path {} -> {}", p.from, p.to),
             Self::Bytes { of: Carrier::Link(n) | Carrier::Host(n), direction, .. } => {
                 let way = DIRECTIONS.iter().find(|(_, d)| d == direction).map_or("", |(w, _)| *w);
                 format!("bytes {n} {way}").trim_end_matches(" both").to_owned()
@@ -170,7 +198,13 @@ impl Check {
                 words.extend(d.within.map(|w| format!("each within {}", say_duration(w))));
                 words.join(", ")
             }
-            Self::Path { kind, .. } => kind.name().to_owned(),
+            Self::Path(p) => {
+                let mut words = vec![p.kind.name().to_owned()];
+                words.extend(p.within.map(|w| format!("within {}", say_duration(w))));
+                words.extend(p.after.iter().map(|id| format!("after {id}")));
+                words.extend((p.all && p.kind != PathKind::Relay).then(|| "each".to_owned()));
+                words.join(", ")
+            }
             Self::Bytes { bounds, .. } | Self::Dropped { bounds, .. } => bounds.to_string(),
             Self::Connected { within: None, .. } => "yes".to_owned(),
             Self::Connected { within: Some(w), .. } => format!("within {}", say_duration(*w)),
@@ -224,17 +258,17 @@ fn read_delivered(table: &Table<'_, '_>) -> Option<Check> {
 fn read_path(table: &Table<'_, '_>) -> Option<Check> {
     let from = table.need("from").and_then(|v| v.name());
     let to = table.need("to").and_then(|v| v.name());
-    let kind = table.need("kind").and_then(|v| {
-        let text = v.text()?;
-        if text == PathKind::Relay.name() {
-            return Some(PathKind::Relay);
-        }
-        let known = "all messages go through the broker so far: write kind = \"relay\"";
-        v.wrong(format!("{text:?} is no path that this version has; {known}"));
-        None
-    });
+    let kind = table.need("kind").and_then(|v| v.word(&kinds()));
+    let within = table.get("within").and_then(|v| v.duration());
+    let after = table.get("after").and_then(|v| v.name());
+    let all = table.get("all").and_then(|v| v.flag()).unwrap_or(false);
     table.end();
-    Some(Check::Path { from: from?, to: to?, kind: kind? })
+    let relay = kind == Some(PathKind::Relay);
+    if relay && within.is_some() {
+        table.wrong("messages go by the relay from the first on: leave within to other paths");
+    }
+    let all = all || relay;
+    Some(Check::Path(PathCheck { from: from?, to: to?, kind: kind?, within, after, all }))
 }
 
 fn read_bounds(table: &Table<'_, '_>, read: fn(&Value<'_, '_>) -> Option<u64>) -> Bounds {
@@ -263,7 +297,10 @@ fn read_bytes(table: &Table<'_, '_>) -> Option<Check> {
 }
 
 fn read_connected(table: &Table<'_, '_>) -> Option<Check> {
-    let node = table.need("node").and_then(|v| v.name());
+    let node = table.need("node").and_then(|v| {
+        let every = v.is_text() && v.text()? == EVERY;
+        if every { Some(EVERY.to_owned()) } else { v.name() }
+    });
     let within = table.get("within").and_then(|v| v.duration());
     let after = table.get("after").and_then(|v| v.name());
     table.end();

@@ -49,13 +49,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use builtin::{BUILT_IN, built_in};
-pub use check::{Assert, Bounds, Carrier, Check, Delivered, PathKind};
+pub use check::{Assert, Bounds, Carrier, Check, Delivered, EVERY, PathCheck, PathKind};
 pub use flaw::{Flaw, Flaws, Place};
 pub use plan::{Machine, Map, Plan};
 pub use timeline::{Action, Awaited, Disturbance, Exec, LinkChange, Send, Step, WaitFor, When};
 use toml::de::DeTable;
 pub use units::say_duration;
-pub use world::{Broker, Host, INTERNET, Inside, Interface, Network, Node, Router};
+pub use world::{Broker, Host, INTERNET, Inside, Interface, Network, Node, Paths, Router};
 
 use crate::preset::Preset;
 use home::Home;
@@ -226,6 +226,7 @@ fn read_matrix(root: &Table<'_, '_>) -> Vec<BTreeMap<String, String>> {
 impl Scenario {
     fn read(root: &Table<'_, '_>) -> Self {
         let mut scenario = Self { limit: LIMIT, linger: LINGER, seed: 1, ..Self::default() };
+        let mut paths = Paths::default();
         if let Some(head) = root.need("scenario").and_then(|v| v.table()) {
             scenario.name = head.need("name").and_then(|v| v.name()).unwrap_or_default();
             scenario.about = head.get("about").and_then(|v| v.text()).unwrap_or_default();
@@ -235,6 +236,7 @@ impl Scenario {
                 |v: Option<read::Value<'_, '_>>, d| v.and_then(|v| v.duration()).unwrap_or(d);
             scenario.limit = time(head.get("limit"), LIMIT);
             scenario.linger = time(head.get("linger"), LINGER);
+            paths = world::read_paths(&head).unwrap_or_default();
             head.end();
         }
         root.get("matrix");
@@ -248,7 +250,7 @@ impl Scenario {
         let mut homes: Vec<Home> = root.tables("home").iter().filter_map(Home::read).collect();
         scenario.read_broker(root, &mut servers);
         for table in root.tables("node") {
-            scenario.read_node(&table, &mut homes);
+            scenario.read_node(&table, paths, &mut homes);
         }
         let built = home::build(root.source, &homes);
         scenario.networks.extend(built.networks);
@@ -288,13 +290,14 @@ impl Scenario {
     }
 
     /// A node on a machine that is there, or one with a home of its own.
-    fn read_node(&mut self, table: &Table<'_, '_>, homes: &mut Vec<Home>) {
+    fn read_node(&mut self, table: &Table<'_, '_>, paths: Paths, homes: &mut Vec<Home>) {
         let up = table.get("up").and_then(|v| v.flag()).unwrap_or(true);
+        let paths = world::read_paths(table).unwrap_or(paths);
         let count = table.get("count").and_then(|v| v.count(1..MAX_COUNT + 1));
         let place = table.place.clone();
         if let Some(host) = table.get("host").and_then(|v| v.name()) {
             if let Some(name) = table.need("name").and_then(|v| v.name()) {
-                self.nodes.push(Node { name, host, up, place });
+                self.nodes.push(Node { name, host, up, paths, place });
             }
             return table.end();
         }
@@ -313,7 +316,7 @@ impl Scenario {
                     machines: vec![host.clone()],
                     place: home.place.clone(),
                 });
-                self.nodes.push(Node { name, host, up, place: place.clone() });
+                self.nodes.push(Node { name, host, up, paths, place: place.clone() });
             }
         }
         table.end();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Scenario;
-use super::check::{Carrier, Check};
+use super::check::{Carrier, Check, EVERY};
 use super::flaw::{Place, choices, tip};
 use super::read::Source;
 use super::timeline::{Action, Awaited, Step};
@@ -129,7 +129,7 @@ impl Scenario {
                     }
                 }
                 Action::WaitFor(wait) => match &wait.what {
-                    Awaited::Delivered { from, to } => {
+                    Awaited::Delivered { from, to } | Awaited::Path { from, to, .. } => {
                         self.check_node(source, place, from);
                         self.check_node(source, place, to);
                     }
@@ -154,9 +154,21 @@ impl Scenario {
         };
         for assert in &self.asserts {
             let place = &assert.place;
+            let after = match &assert.check {
+                Check::Path(super::PathCheck { after, .. }) | Check::Connected { after, .. } => {
+                    after.as_deref()
+                }
+                _ => None,
+            };
+            if let Some(id) = after {
+                let ids: Vec<&str> = self.timeline.iter().filter_map(|s| s.id.as_deref()).collect();
+                if !ids.contains(&id) {
+                    self.unknown(source, place, "step with the id", id, &ids);
+                }
+            }
             match &assert.check {
                 Check::Delivered(super::Delivered { from, to, .. })
-                | Check::Path { from, to, .. } => {
+                | Check::Path(super::PathCheck { from, to, .. }) => {
                     self.check_node(source, place, from);
                     self.check_node(source, place, to);
                     if !sends(from, to) {
@@ -164,16 +176,8 @@ impl Scenario {
                         source.flaw(place, text);
                     }
                 }
-                Check::Connected { node, after, .. } => {
-                    self.check_node(source, place, node);
-                    let ids: Vec<&str> =
-                        self.timeline.iter().filter_map(|s| s.id.as_deref()).collect();
-                    if let Some(id) = after
-                        && !ids.contains(&id.as_str())
-                    {
-                        self.unknown(source, place, "step with the id", id, &ids);
-                    }
-                }
+                Check::Connected { node, .. } if node == EVERY => {}
+                Check::Connected { node, .. } => self.check_node(source, place, node),
                 Check::Exit { exec, .. } => {
                     let is = |a: &Action| matches!(a, Action::Exec(_));
                     let steps = self.timeline.iter().filter(|s| is(&s.action));

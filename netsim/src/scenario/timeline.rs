@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::check::{PathKind, kinds};
 use super::flaw::Place;
 use super::link::{DIRECTIONS, LinkPatch};
 use super::read::{Table, Value};
@@ -108,6 +109,15 @@ pub enum Awaited {
         from: String,
         /// Whom to.
         to: String,
+    },
+    /// A node's messages to another go this way.
+    Path {
+        /// Who sends.
+        from: String,
+        /// Whom to.
+        to: String,
+        /// Which way.
+        kind: PathKind,
     },
     /// A node is connected to its broker.
     Connected(String),
@@ -322,8 +332,16 @@ fn read_wait(table: &Table<'_, '_>) -> Option<Action> {
         t.end();
         Some(Awaited::Delivered { from: from?, to: to? })
     });
+    let path = table.inner("path").and_then(|t| {
+        let from = name(t.need("from"));
+        let to = name(t.need("to"));
+        let kind = t.need("kind").and_then(|v| v.word(&kinds()));
+        t.end();
+        Some(Awaited::Path { from: from?, to: to?, kind: kind? })
+    });
     let all = [
         delivered,
+        path,
         name(table.get("connected")).map(Awaited::Connected),
         name(table.get("disconnected")).map(Awaited::Disconnected),
         name(table.get("exit")).map(Awaited::Exit),
@@ -333,7 +351,8 @@ fn read_wait(table: &Table<'_, '_>) -> Option<Action> {
     match (all.next(), all.next()) {
         (Some(what), None) => Some(Action::WaitFor(WaitFor { what, within: within? })),
         _ => {
-            let keys = "delivered = { from, to }, connected, disconnected or exit";
+            let keys = "delivered = { from, to }, path = { from, to, kind }, connected, \
+                        disconnected or exit";
             table.wrong(format!("wait for one thing: {keys}"));
             None
         }

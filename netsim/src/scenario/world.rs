@@ -107,8 +107,42 @@ pub struct Node {
     pub host: String,
     /// Whether it runs when the timeline begins. It has joined in any case.
     pub up: bool,
+    /// Which paths its messages may take.
+    pub paths: Paths,
     /// Where it was written.
     pub place: Place,
+}
+
+/// Which paths a node's messages may take, as `meshwire up --paths` has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Paths {
+    /// Direct ones where there are any.
+    #[default]
+    Auto,
+    /// The broker's relay alone.
+    RelayOnly,
+    /// Direct ones that hide the machine's addresses: through TURN servers.
+    HideAddresses,
+}
+
+impl Paths {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::RelayOnly, Self::HideAddresses];
+
+    /// Its word, in scenarios and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::RelayOnly => "relay-only",
+            Self::HideAddresses => "hide-addresses",
+        }
+    }
+}
+
+pub(super) fn read_paths(table: &Table<'_, '_>) -> Option<Paths> {
+    table.get("paths").and_then(|v| v.word(&Paths::ALL.map(|p| (p.name(), p))))
 }
 
 pub(super) fn addresses(value: Option<Value<'_, '_>>) -> Vec<IpAddr> {

@@ -1,5 +1,7 @@
 //! Changes while programs run.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use meshwire_netsim::lab::{LabError, Options};
@@ -53,6 +55,32 @@ fn a_black_hole_swallows_and_an_address_change_moves_a_host() {
     let addresses = vec![ip("10.0.1.1")];
     let taken = lab.control(Change::Address { iface: world.alice_iface, addresses });
     assert!(matches!(taken, Err(LabError::Config(ConfigError::AddressTaken { .. }))));
+    lab.shutdown().expect("an end");
+}
+
+#[test]
+fn names_follow_the_addresses_of_hosts() {
+    if !ready() {
+        return;
+    }
+    let mut world = world(Preset::FullCone, Wire::default());
+    let lab = world.start(Options::default());
+    let asks = |host| output(&lab, host, "getent", &["ahostsv4", "server"]);
+    assert!(asks(world.alice).starts_with("203.0.113.1 "));
+    // A program that runs while the name changes.
+    let script = "read; getent ahostsv4 server";
+    let mut asker = lab.command(world.bob, "bash").expect("a host");
+    asker.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut asker = asker.spawn().expect("bash");
+    for address in ["203.0.113.200", "203.0.113.2"] {
+        let (iface, addresses) = (world.server_iface, vec![ip(address), ip("2001:db8:1::2")]);
+        lab.control(Change::Address { iface, addresses }).expect("a change");
+        assert!(asks(world.alice).starts_with(&format!("{address} ")), "{}", asks(world.alice));
+        assert!(!output(&lab, world.alice, "cat", &["/etc/hosts"]).contains("203.0.113.1 "));
+    }
+    asker.stdin.take().expect("its input").write_all(b"now\n").expect("written");
+    let said = asker.wait_with_output().expect("an end").stdout;
+    assert!(said.starts_with(b"203.0.113.2 "), "{}", String::from_utf8_lossy(&said));
     lab.shutdown().expect("an end");
 }
 

@@ -10,23 +10,43 @@ use meshwire_netsim::{Preset, Wire};
 
 use crate::world::{ready, world};
 
-/// What the victim's program sleeps, which nobody else does: how it is found among all processes.
+/// Set for the victim and inherited by all that it starts: how they are found among all processes.
 const VICTIM: &str = "MESHWIRE_LAB_VICTIM";
 
-/// The process that is killed: this test binary with the variable set.
+/// At the end of the variable's value: the victim's first lab stays.
+const STAYS: &str = ".stays";
+
+/// What the victim does, over and over; it says which begins.
+const PHASES: [&str; 3] = ["starting", "running", "stopping"];
+
+/// The process that is killed: this test binary with the variable set. It starts a lab, runs programs
+/// that start others, and stops the lab.
 #[test]
 #[ignore = "the process that the tests below kill"]
 fn victim() {
     let Ok(mark) = std::env::var(VICTIM) else { return };
-    let mut world = world(Preset::FullCone, Wire::default());
-    let lab = world.start(Options::default());
-    let sleep = || lab.command(world.alice, "sleep").expect("a host").arg(&mark).spawn();
-    let mut children = vec![sleep().expect("sleep")];
-    println!("\nup");
+    let say = |phase: usize| println!("\n{}", PHASES[phase]);
     loop {
-        children.push(sleep().expect("sleep"));
-        children.remove(0).kill().expect("a child");
-        std::thread::sleep(Duration::from_millis(5));
+        say(0);
+        let mut world = world(Preset::FullCone, Wire::default());
+        let lab = world.start(Options::default());
+        say(1);
+        let family = || {
+            let mut shell = lab.command(world.alice, "sh").expect("a host");
+            shell.args(["-c", "sleep 86400 & sleep 86400 & wait"]).spawn().expect("a shell")
+        };
+        let mut children = vec![family()];
+        let mut rounds = 0;
+        while rounds < 10 || mark.ends_with(STAYS) {
+            rounds += 1;
+            children.push(family());
+            children[0].kill().expect("a child");
+            children.remove(0).wait().expect("its end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        say(2);
+        lab.shutdown().expect("an end");
+        children.iter_mut().for_each(|c| drop(c.wait()));
     }
 }
 
@@ -38,6 +58,20 @@ fn spawn(mark: &str) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("the victim")
+}
+
+/// A victim whose phase has just begun.
+fn victim_in(phase: &str, mark: &str) -> Child {
+    let mut victim = spawn(mark);
+    let mut out = BufReader::new(victim.stdout.take().expect("its output"));
+    let mut line = String::new();
+    while line.trim() != phase {
+        line.clear();
+        assert!(out.read_line(&mut line).expect("a line") > 0, "the victim ended before {phase}");
+    }
+    // What else it says is for nobody, and must not stop it.
+    victim.stdout = Some(out.into_inner());
+    victim
 }
 
 fn kill(mut victim: Child) -> u32 {
@@ -52,17 +86,21 @@ fn names(dir: &str) -> Vec<String> {
     list.filter_map(|e| e.file_name().into_string().ok()).collect()
 }
 
-/// Namespaces, files and processes of a lab.
+/// Namespaces, their files and mounts, and processes of a lab. Its devices are inside its namespaces.
 fn left(pid: u32, mark: &str) -> Vec<String> {
     let prefix = format!("mw{pid:x}-");
     let mut left = names("/run/netns");
     left.extend(names("/etc/netns"));
     left.retain(|n| n.starts_with(&prefix));
-    let runs = |pid: &String| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|b| *b == 0).any(|arg| arg == mark.as_bytes())
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("procfs");
+    left.extend(mounts.lines().filter(|l| l.contains(&prefix)).map(str::to_owned));
+    let variable = format!("{VICTIM}={mark}");
+    let inherited = |dir: &String| {
+        let all = std::fs::read(format!("/proc/{dir}/environ")).unwrap_or_default();
+        all.split(|b| *b == 0).any(|v| v == variable.as_bytes())
     };
-    left.extend(names("/proc").into_iter().filter(|n| n.parse::<u32>().is_ok()).filter(runs));
+    let number = |n: &String| n.parse::<u32>().is_ok_and(|n| n != pid);
+    left.extend(names("/proc").into_iter().filter(number).filter(inherited));
     left
 }
 
@@ -78,14 +116,13 @@ fn a_lab_killed_while_it_runs_leaves_nothing() {
     if !ready() {
         return;
     }
-    let mark = format!("{}.1", 1_000_000 + std::process::id());
-    let mut victim = spawn(&mark);
-    let out = BufReader::new(victim.stdout.take().expect("its output"));
-    assert!(out.lines().map_while(Result::ok).any(|line| line == "up"), "the victim did not start");
-    assert!(left(victim.id(), &mark).len() >= 6, "three namespaces and their files");
+    let mark = format!("{}{STAYS}", std::process::id());
+    let victim = victim_in(PHASES[1], &mark);
+    let running = left(victim.id(), &mark);
+    assert!(running.len() >= 9, "three namespaces, their files and mounts: {running:?}");
     // A lab that runs is not swept by another.
     let other = world(Preset::Open, Wire::default()).start(Options::default());
-    assert!(left(victim.id(), &mark).len() >= 6);
+    assert!(left(victim.id(), &mark).len() >= 9);
     other.shutdown().expect("an end");
     next_start(kill(victim), &mark, "while it ran");
 }
@@ -93,16 +130,20 @@ fn a_lab_killed_while_it_runs_leaves_nothing() {
 #[test]
 fn a_lab_killed_at_any_moment_leaves_nothing() {
     const SEED: u64 = 11;
+    const ROUNDS: u32 = 10;
     if !ready() {
         return;
     }
     let mut dice = Dice::new(SEED, "killed");
-    for round in 0..16 {
-        let mark = format!("{}.{}", 1_000_000 + std::process::id(), 2 + round);
-        let victim = spawn(&mark);
-        // The moment is the point here: anywhere in its start, or soon after.
-        let after = Duration::from_millis(dice.below(150).into());
-        std::thread::sleep(after);
-        next_start(kill(victim), &mark, &format!("after {after:?} (seed {SEED}, round {round})"));
+    for (phase, longest) in PHASES.into_iter().zip([150_000, 80_000, 60_000]) {
+        for round in 0..ROUNDS {
+            let mark = format!("{}.{phase}.{round}", std::process::id());
+            let victim = victim_in(phase, &mark);
+            // The moment is the point here.
+            let after = Duration::from_micros(dice.below(longest).into());
+            std::thread::sleep(after);
+            let when = format!("{after:?} after {phase} (seed {SEED}, round {round})");
+            next_start(kill(victim), &mark, &when);
+        }
     }
 }

@@ -120,9 +120,29 @@ const FLAWS: &[(&str, &str, &str)] = &[
         "neither order nor time",
     ),
     (
-        "[[assert]]\npath = { from = \"a\", to = \"b\", kind = \"direct\" }",
+        "[[assert]]\npath = { from = \"a\", to = \"b\", kind = \"dircet\" }",
         "line 4, column 39, assert.path.kind",
-        "all messages go through the broker so far",
+        "did you mean \"direct\"?",
+    ),
+    (
+        "[[assert]]\npath = { from = \"a\", to = \"b\", kind = \"relay\", within = \"1s\" }",
+        "line 4, column 8, assert.path",
+        "from the first on",
+    ),
+    (
+        "[[assert]]\npath = { from = \"a\", to = \"b\", kind = \"turn\", after = \"x\" }",
+        "line 4, column 1, assert.path",
+        "no step with the id \"x\"",
+    ),
+    (
+        "[[timeline]]\nwait_for = { path = { from = \"a\", to = \"b\", kind = \"rely\" } }",
+        "line 4, column 52, timeline.wait_for.path.kind",
+        "did you mean \"relay\"?",
+    ),
+    (
+        "[broker]\n[[node]]\nname = \"a\"\npaths = \"relay\"",
+        "line 6, column 9, node.paths",
+        "did you mean \"relay-only\"?",
     ),
     ("[[assert]]\nbytes = { host = \"a\" }", "line 4, column 9, assert.bytes", "give above, below"),
     (

@@ -226,7 +226,7 @@ fn too_big_packets_are_reported_fragmented_or_swallowed() {
 
 /// RFC 4787, REQ-13 and REQ-13a.
 #[test]
-fn rfc4787_req_13_fragmentation_of_outbound_packets() {
+fn rfc4787_req_13_and_13a_fragmentation_of_outbound_packets() {
     let narrow = Wire::both(LinkConfig { mtu: 600, ..LinkConfig::default() });
     let mut world = World::new(1);
     let home = world.home(1, Preset::FullCone.router(), narrow);

@@ -66,6 +66,13 @@ pub struct MeshStatus {
     /// Members connected; absent while we are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub online: Option<u64>,
+    /// Members to whom a direct path is up.
+    pub direct: u64,
+    /// Members to whom a path through a TURN server is up.
+    pub turn: u64,
+    /// The median round trip of those paths, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_rtt_us: Option<u64>,
 }
 
 /// An answer without content.

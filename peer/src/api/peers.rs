@@ -95,6 +95,9 @@ pub struct Peer {
     /// When it last came or went, Unix milliseconds.
     #[schema(value_type = Option<schema::Time>)]
     pub since: Option<UnixMillis>,
+    /// What messages to it take now; absent while it is away, and for this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PeerPath>,
     /// Whether it is this node.
     pub this_node: bool,
     /// Whether it is the session that asks.
@@ -107,6 +110,40 @@ pub struct Peer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Key>)]
     pub name_pinned_to: Option<PublicKey>,
+}
+
+/// What messages to a peer take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PeerPath {
+    /// From node to node, through a TURN server, or over the broker's relay.
+    pub kind: PeerPathKind,
+    /// Round trip in microseconds, as the path measures it; absent for the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
+}
+
+/// See [`PeerPath`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerPathKind {
+    /// From node to node.
+    Direct,
+    /// Through a TURN server.
+    Turn,
+    /// Over the broker's relay.
+    Relay,
+}
+
+impl PeerPathKind {
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Turn => "turn",
+            Self::Relay => "relay",
+        }
+    }
 }
 
 /// Joins or leaves a group.

@@ -51,6 +51,9 @@ pub(crate) const API: u32 = 1;
 /// How long requests under way are waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The media type of metrics.
+pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// Paths that are no verbs of a node.
 pub(crate) mod path {
     /// Which programs run.
@@ -61,6 +64,8 @@ pub(crate) mod path {
     pub(crate) const OPENAPI: &str = "/v1/openapi.json";
     /// What happens.
     pub(crate) const EVENTS: &str = "/v1/events";
+    /// Figures.
+    pub(crate) const METRICS: &str = "/v1/metrics";
     /// The node's end.
     pub(crate) const SHUTDOWN: &str = "/v1/shutdown";
 }

@@ -13,7 +13,7 @@ use super::shapes::{
     LaggedEvent, LinkEvent, MisbehaviourEvent, OutboxEvent, PathEvent, PeerEvent, PresenceEvent,
     ReadyEvent, SessionEvent,
 };
-use super::{SESSION_HEADER, path};
+use super::{OPEN_METRICS, SESSION_HEADER, path};
 use crate::agent::verbs;
 use crate::api::{self, ApiError, Done, Health, InboxMessage, Version};
 
@@ -81,6 +81,14 @@ pub fn document() -> String {
         "GET",
         path::VERSION,
         version,
+    );
+    let open_metrics = (json!({"type": "string"}), OPEN_METRICS);
+    own(
+        "metrics",
+        "The node's direct paths in figures, in OpenMetrics text.",
+        "GET",
+        path::METRICS,
+        open_metrics,
     );
     own("health", "Whether the node works.", "GET", path::HEALTH, health);
     own("shutdown", "Ends the node.", "POST", path::SHUTDOWN, done);

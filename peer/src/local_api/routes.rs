@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::failure::Failure;
 use super::gate::{self, Gate};
 use super::limits::Place;
-use super::{API, events, openapi, path, send};
+use super::{API, OPEN_METRICS, events, openapi, path, send};
 use crate::agent::verbs;
 use crate::api::{self, ApiError, Done, ErrorKind, Health, SCHEMA_VERSION, Status, Version};
 use crate::node::Node;
@@ -50,6 +50,7 @@ pub(super) fn router(gate: &Arc<Gate>) -> Router {
         .route(path::HEALTH, get(health))
         .route(path::OPENAPI, get(document))
         .route(path::EVENTS, get(events::events))
+        .route(path::METRICS, get(metrics))
         .route(path::SHUTDOWN, post(shutdown))
         .method_not_allowed_fallback(method)
         .fallback(missing)
@@ -157,6 +158,11 @@ async fn health(Extension(node): Extension<Node>) -> (StatusCode, Json<Health>) 
 async fn document() -> Response {
     use axum::response::IntoResponse as _;
     ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
+}
+
+async fn metrics(Extension(node): Extension<Node>) -> Response {
+    use axum::response::IntoResponse as _;
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], node.metrics()).into_response()
 }
 
 async fn shutdown(

@@ -145,7 +145,12 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
     let peer = row.meta.member.unwrap_or(row.meta.recipient);
     let (ticket, direct) = match carrier {
         Carrier::Direct(link) => (link.send(row.envelope).await, Some(link)),
-        Carrier::Relay => (mesh.link.send(to_send(row.envelope, &author)).await, None),
+        Carrier::Relay { avoidable } => {
+            if avoidable {
+                mesh.paths.tally().relayed(row.envelope.body.0.len());
+            }
+            (mesh.link.send(to_send(row.envelope, &author)).await, None)
+        }
         Carrier::None => (Err(LinkError::Down), None),
     };
     let mesh = mesh.clone();

@@ -24,6 +24,7 @@ mod join;
 #[cfg(test)]
 mod mail_tests;
 mod mesh;
+mod metrics;
 mod outbox;
 mod paths;
 mod peers;
@@ -349,7 +350,11 @@ async fn mesh_status(node: &Node, mesh: &Mesh) -> Result<MeshStatus, StoreError>
         ..InboxFilter::default()
     };
     let (link, reason) = mesh.link_words();
+    let paths = mesh.paths.counts();
     Ok(MeshStatus {
+        direct: paths.direct,
+        turn: paths.turn,
+        path_rtt_us: mesh.paths.median_rtt_us(),
         queued: count(&[OutboxState::Pending, OutboxState::Inflight]).await?,
         unconfirmed: count(&[OutboxState::Relayed, OutboxState::Sent]).await?,
         unread: services.store.inbox_list(&unread, None).await?.len() as u64,

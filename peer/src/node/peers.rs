@@ -8,11 +8,14 @@ use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::Attendance;
 use meshwire_signaling::id::safety_number;
 use meshwire_signaling::{PublicKey, UnixMillis};
+use meshwire_transport::direct::Reach;
 
 use super::mesh::Mesh;
 use super::views::{PeerView, SessionView};
 use super::{Node, find, store_error};
-use crate::api::{ApiError, GroupRole, ListPeers, Peer, PeerKind, SafetyNumber, Verify};
+use crate::api::{
+    ApiError, GroupRole, ListPeers, Peer, PeerKind, PeerPath, PeerPathKind, SafetyNumber, Verify,
+};
 use crate::store::{MemberRow, StoreError};
 
 impl Node {
@@ -124,6 +127,7 @@ fn member_row(mesh: &Mesh, row: &MemberRow, view: Option<&PeerView>) -> Peer {
         reconnecting: !this_node && view.is_some_and(PeerView::reconnecting),
         groups: Vec::new(),
         capabilities: None,
+        path: if this_node { None } else { path_of(mesh, row, view) },
         // We are there wherever we can see anybody.
         online: view.map(|v| v.online || this_node),
         since: view.and_then(|v| v.since),
@@ -132,6 +136,20 @@ fn member_row(mesh: &Mesh, row: &MemberRow, view: Option<&PeerView>) -> Peer {
         sibling: false,
         name_pinned_to: None,
     }
+}
+
+/// What messages to a member take.
+fn path_of(mesh: &Mesh, row: &MemberRow, view: Option<&PeerView>) -> Option<PeerPath> {
+    if let Some(info) = mesh.paths.live(&row.key) {
+        let kind = match info.reach {
+            Reach::Relayed => PeerPathKind::Turn,
+            _ => PeerPathKind::Direct,
+        };
+        let rtt_us = u64::try_from(info.rtt.as_micros()).ok();
+        return Some(PeerPath { kind, rtt_us });
+    }
+    let relay = mesh.is_up() && view.is_some_and(|v| v.online);
+    relay.then_some(PeerPath { kind: PeerPathKind::Relay, rtt_us: None })
 }
 
 /// The row of an identity under its member's.

@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use meshwire_signaling::UnixMillis;
 use serde::{Deserialize, Serialize};
+
+use super::tally::Tally;
 
 /// Entries kept per pair.
 pub const MAX_ENTRIES: usize = 32;
@@ -159,32 +162,45 @@ pub struct Entry {
 
 /// The last [`MAX_ENTRIES`] of a pair, oldest first.
 #[derive(Clone, Debug, Default)]
-pub struct History(VecDeque<Entry>);
+pub struct History {
+    entries: VecDeque<Entry>,
+    tally: Arc<Tally>,
+}
 
 impl History {
+    /// An empty one, whose events are counted in `tally`, too.
+    #[must_use]
+    pub fn new(tally: Arc<Tally>) -> Self {
+        Self { entries: VecDeque::new(), tally }
+    }
+
     /// Notes that something happened; `detail` is cut to [`MAX_DETAIL`].
     pub fn note(&mut self, at: UnixMillis, what: What, detail: &str) {
-        if self.0.len() == MAX_ENTRIES {
-            self.0.pop_front();
+        self.tally.note(what);
+        if self.entries.len() == MAX_ENTRIES {
+            self.entries.pop_front();
         }
         let mut end = detail.len().min(MAX_DETAIL);
         while !detail.is_char_boundary(end) {
             end -= 1;
         }
         let detail = detail.get(..end).unwrap_or_default().to_owned();
-        self.0.push_back(Entry { at, what, detail });
+        self.entries.push_back(Entry { at, what, detail });
     }
 
     /// All that is kept, oldest first.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.0.iter()
+        self.entries.iter()
     }
 
     /// The last failure or end that a fresh path did not follow.
     #[must_use]
     pub fn last_trouble(&self) -> Option<&Entry> {
-        let last =
-            self.0.iter().rev().find(|e| !matches!(e.what, What::Offered | What::Answered))?;
+        let last = self
+            .entries
+            .iter()
+            .rev()
+            .find(|e| !matches!(e.what, What::Offered | What::Answered))?;
         matches!(last.what, What::Failed(_) | What::Down(_)).then_some(last)
     }
 }

@@ -19,12 +19,15 @@
 //! Drive contract: [`Machine::handle`] with what happened, [`Machine::handle`] with [`Event::Tick`] when
 //! [`Machine::deadline`] has come; do the returned actions in order.
 
+use std::sync::Arc;
+
 use meshwire_signaling::{PublicKey, UnixMillis};
 use tokio::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::history::{Cause, History, What};
 use super::select::Direct;
+use super::tally::Tally;
 
 /// A try is given up after this long.
 pub const TRY: Duration = Duration::from_secs(10);
@@ -165,9 +168,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// For the pair of `me` and `peer`.
+    /// For the pair of `me` and `peer`; what happens to it is counted in `tally`.
     #[must_use]
-    pub fn new(me: &PublicKey, peer: &PublicKey) -> Self {
+    pub fn new(me: &PublicKey, peer: &PublicKey, tally: Arc<Tally>) -> Self {
         Self {
             lower: me.0 < peer.0,
             current: None,
@@ -176,7 +179,7 @@ impl Machine {
             wanted: None,
             backoff: Backoff::default(),
             offers: None,
-            history: History::default(),
+            history: History::new(tally),
         }
     }
 

@@ -19,7 +19,7 @@ struct Player {
 impl Player {
     fn new(me: PublicKey, peer: PublicKey) -> Self {
         let at = Instant::now();
-        Self { machine: Machine::new(&me, &peer), start: at, at, names: 0 }
+        Self { machine: Machine::new(&me, &peer, Arc::default()), start: at, at, names: 0 }
     }
 
     fn now(&mut self) -> Now {

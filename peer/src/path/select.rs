@@ -146,6 +146,14 @@ pub enum Why {
     NoRelay,
 }
 
+impl Why {
+    /// Whether a direct path is wanted, and nothing but the networks or the time it takes is in its way.
+    #[must_use]
+    pub const fn is_avoidable(self) -> bool {
+        matches!(self, Self::Negotiating | Self::BackingOff | Self::Seeking)
+    }
+}
+
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {

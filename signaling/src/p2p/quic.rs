@@ -1,5 +1,6 @@
 //! What the adapter `quic` puts into [`super::Negotiation::content`]: MessagePack, a map by the step's
-//! kind. Who offers is ICE's controlling side (RFC 8445 section 6.1.1).
+//! kind. The member with the lower key is ICE's controlling side (RFC 8445 section 6.1.1) and QUIC's
+//! client, whoever offered.
 //!
 //! | kind | content |
 //! |---|---|

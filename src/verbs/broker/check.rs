@@ -2,13 +2,25 @@
 
 use meshwire_coord::{BrokerConfig, Check, Outcome, check};
 
+use super::turn::{Around, TurnArgs};
 use crate::context::Context;
 use crate::exit::{Exit, Failed};
 use crate::output::{Table, clean, fit, wrap};
 
 /// Prints what was found, and fails if the broker would.
-pub(super) async fn run(cx: &Context, config: &BrokerConfig) -> anyhow::Result<Exit> {
-    let found = check(cx.net.as_ref(), config).await;
+pub(super) async fn run(
+    cx: &Context,
+    config: &BrokerConfig,
+    turn: &TurnArgs,
+    around: Around<'_>,
+) -> anyhow::Result<Exit> {
+    let mut found = check(cx.net.as_ref(), config).await;
+    let is = |name, outcome| found.iter().any(|c: &Check| c.name == name && c.outcome == outcome);
+    let runs = is("listen", Outcome::Warn);
+    // One check says what is wrong with the certificate: that will do.
+    let certificate = around.certificate.filter(|_| !is("certificate", Outcome::Fail));
+    let around = Around { certificate, ..around };
+    found.push(turn.check(&cx.net, around, runs).await);
     cx.out.list("checks", &found, "", || match cx.out.width() {
         Some(columns) => describe(&found, columns),
         None => table(&found).render(None),

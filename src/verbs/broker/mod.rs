@@ -2,12 +2,14 @@
 
 mod backup;
 mod check;
+mod turn;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::ValueEnum;
-use meshwire_coord::{Broker, BrokerConfig, Database, Policy, Tls};
+use meshwire_coord::{Broker, BrokerConfig, Database, Policy, Tls, TurnDesk};
 use meshwire_signaling::{Hash, PublicKey};
 use meshwire_transport::url::BaseUrl;
 use serde::Serialize;
@@ -20,11 +22,13 @@ use crate::exit::Exit;
 /// Run a broker: it lets nodes find each other and keeps what waits for them, encrypted
 ///
 /// On loopback it speaks plain HTTP. Elsewhere it makes a certificate for itself, which invites and
-/// the admin token pin, or takes one with --cert and --key.
+/// the admin token pin, or takes one with --cert and --key. Beside it runs a STUN and TURN server that
+/// its members alone may use: pairs of them whose networks allow no direct path have one by it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire broker\n  \
     meshwire broker --listen 0.0.0.0:7900 --public-url https://192.168.1.20:7900\n  \
+    meshwire broker --turn off                         without STUN and TURN\n  \
     meshwire broker --check                            would it start, and is all well?\n  \
     meshwire broker --backup backup-monday             a copy, while it runs")]
 pub(crate) struct Args {
@@ -55,6 +59,8 @@ pub(crate) struct Args {
     /// Messages a second that each member may send
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: Option<u64>,
+    #[command(flatten)]
+    turn: turn::TurnArgs,
     /// Look at this setup and say what is wrong with it; serve and change nothing
     #[arg(long, conflicts_with = "new_admin_token")]
     check: bool,
@@ -88,6 +94,7 @@ struct Listening<'a> {
     pin: Option<Hash>,
     data: &'a std::path::Path,
     admin_token: Option<String>,
+    turn: turn::Shown,
 }
 
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
@@ -96,6 +103,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         None if args.check || args.backup.is_some() => cx.home_path()?.join("broker"),
         None => cx.home()?.path().join("broker"),
     };
+    let certificate = args.cert.clone().zip(args.key.clone());
     let tls = match (args.cert, args.key) {
         (Some(cert), Some(key)) => Tls::Files { cert, key },
         _ if args.behind_proxy => Tls::BehindProxy,
@@ -103,7 +111,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     };
     let mut policy = Policy::default();
     policy.rate = args.rate.unwrap_or(policy.rate);
-    let config = BrokerConfig {
+    let mut config = BrokerConfig {
         listen: args.listen,
         public_url: args.public_url.as_ref().map(ToString::to_string),
         data: data.clone(),
@@ -116,8 +124,13 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         new_admin_token: args.new_admin_token,
         turn: None,
     };
+    let around = turn::Around {
+        listen: config.listen,
+        public_url: args.public_url.as_ref(),
+        certificate: certificate.as_ref().map(|(cert, key)| (cert, key)),
+    };
     if args.check {
-        return check::run(cx, &config).await;
+        return check::run(cx, &config, &args.turn, around).await;
     }
     if let Some(target) = &args.backup {
         return backup::run(cx, &config, target).await;
@@ -125,6 +138,8 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     // Listened for before anybody is told that the broker is there to be stopped.
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    let (desk, turn) = args.turn.start(&cx.net, around).await?;
+    config.turn = desk.clone().map(|desk| desk as Arc<dyn TurnDesk>);
     let broker = Broker::start(cx.net.clone(), config).await?;
     let addr = broker.addr();
     let url = match &args.public_url {
@@ -139,6 +154,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         pin: broker.pin(),
         data: &data,
         admin_token: broker.admin_token().map(ToString::to_string),
+        turn,
     };
     cx.out.show(&listening, || describe(&listening))?;
     tracing::info!(%addr, %url, "listening");
@@ -148,6 +164,9 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     }
     tracing::info!("stopping");
     broker.shutdown().await;
+    if let Some(desk) = desk {
+        desk.shutdown().await;
+    }
     Ok(Exit::Ok)
 }
 
@@ -169,6 +188,7 @@ fn describe(l: &Listening<'_>) -> String {
         format!("key         {}", l.key),
         format!("data        {}", l.data.display()),
     ];
+    lines.extend(l.turn.lines());
     if l.addr.ip().is_loopback() {
         let ip = addresses::reachable().first().copied();
         let for_others = ip.map(|ip| addresses::broker_command(ip, l.addr.port()));

@@ -63,7 +63,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         explain_preset(cx, preset)?;
         return Ok(Exit::Ok);
     }
-    let document = load::document(&args.subject, &args.set).await?;
+    let document = load::only(load::document(&args.subject).await?, &args.set)?;
     let first = document.cells().first().context("a scenario without a cell")?;
     let scenario = &first.scenario;
     if let Some(path) = &args.svg {
@@ -185,6 +185,9 @@ fn action(action: &Action) -> String {
         Action::WaitFor(w) => {
             let what = match &w.what {
                 Awaited::Delivered { from, to } => format!("receipts of what {from} sent to {to}"),
+                Awaited::Path { from, to, kind } => {
+                    format!("{from}'s messages to {to} to go by {}", kind.name())
+                }
                 Awaited::Connected(node) => format!("{node} to be connected"),
                 Awaited::Disconnected(node) => format!("{node} to lose its connection"),
                 Awaited::Exit(id) => format!("{id} to end"),

@@ -44,14 +44,18 @@ fn unknown(named: &str) -> ApiError {
     ApiError::new(ErrorKind::NotFound, "no_such_scenario", text)
 }
 
-/// Reads a scenario and keeps the cells of its matrix that `set` (`key=value`) names.
-pub(super) async fn document(named: &str, set: &[String]) -> anyhow::Result<Document> {
+/// Reads a scenario.
+pub(super) async fn document(named: &str) -> anyhow::Result<Document> {
     let text = text(named).await?;
     let flaws = |e: meshwire_netsim::scenario::Flaws| {
         let each: Vec<String> = e.all().iter().map(|f| format!("{named}: {f}")).collect();
         invalid("scenario", each.join("\n"))
     };
-    let mut document = Document::parse(&text).map_err(flaws)?;
+    Ok(Document::parse(&text).map_err(flaws)?)
+}
+
+/// Keeps the cells of a scenario's matrix that `set` (`key=value`) names.
+pub(super) fn only(mut document: Document, set: &[String]) -> Result<Document, ApiError> {
     for pair in set {
         let wrong =
             || invalid("set", format!("{pair:?}: write --set KEY=VALUE, such as preset=hotel"));

@@ -4,7 +4,9 @@ mod bench;
 mod explain;
 mod list;
 mod load;
+mod matrix;
 mod run;
+mod told;
 
 use clap::Subcommand;
 
@@ -29,6 +31,7 @@ pub(crate) struct Args {
 enum Verb {
     Run(run::Args),
     List(list::Args),
+    Matrix(matrix::Args),
     Explain(explain::Args),
     Bench(bench::Args),
 }
@@ -37,6 +40,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     match args.verb {
         Verb::Run(args) => run::run(cx, args).await,
         Verb::List(args) => list::run(cx, args),
+        Verb::Matrix(args) => matrix::run(cx, args).await,
         Verb::Explain(args) => explain::run(cx, args).await,
         Verb::Bench(args) => bench::run(cx, args).await,
     }

@@ -2,34 +2,43 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use meshwire::sim::{Options, Report, SimError, in_virtual};
-use meshwire_netsim::scenario::{Cell, say_duration};
+use futures_util::StreamExt as _;
+use meshwire::sim::{DriverKind, Options, Report, SimError, in_virtual};
+use meshwire_netsim::scenario::{BUILT_IN, Cell};
 use serde::Serialize;
+use tokio::task::spawn_blocking;
 
 use super::load;
+use super::told::{Run, table, well, why};
 use crate::context::Context;
 use crate::exit::{Exit, Failed, invalid};
-use crate::output::Table;
+use crate::output::note;
 use crate::progress::Progress;
 
-/// Run a scenario, and say which of its assertions hold
+/// Most runs at a time.
+const MAX_JOBS: u64 = 64;
+
+/// Run scenarios, and say which of their assertions hold
 ///
-/// Runs every cell of the scenario's matrix, such as every kind of router. Ends with exit code 1 if an
+/// Runs every cell of a scenario's matrix, such as every kind of router. Ends with exit code 1 if an
 /// assertion does not hold, and says which command runs that cell again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire sim run offline-queue\n  \
     meshwire sim run loss-30 --set preset=mobile --seed 7\n  \
-    meshwire sim run mine.toml --pcap captures         for Wireshark")]
+    meshwire sim run mine.toml --pcap captures         for Wireshark\n  \
+    meshwire sim run --all --driver lab --jobs 6       everything that is built in")]
 pub(crate) struct Args {
-    /// A TOML file, or the name of a built-in scenario (see `sim list`)
-    #[arg(value_name = "FILE")]
-    scenario: String,
-    /// What runs it
+    /// TOML files, or names of built-in scenarios (see `sim list`)
+    #[arg(value_name = "FILE", required_unless_present = "all")]
+    scenarios: Vec<String>,
+    /// Run all built-in scenarios
+    #[arg(long, conflicts_with = "scenarios")]
+    all: bool,
+    /// What runs them
     #[arg(long, value_enum, default_value_t = Driver::Virtual)]
     driver: Driver,
     /// Everything random comes from this number [default: the scenario's]
@@ -38,6 +47,14 @@ pub(crate) struct Args {
     /// Run only the cells of the matrix with this value, such as preset=hotel; can be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// How many cells run at a time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..=MAX_JOBS)
+    )]
+    jobs: u64,
     /// Write what happened to each packet: `ns place source destination protocol length event`
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -54,9 +71,23 @@ enum Driver {
     Lab,
 }
 
+impl Driver {
+    fn kind(self) -> DriverKind {
+        match self {
+            Self::Virtual => DriverKind::Virtual,
+            Self::Lab => DriverKind::Lab,
+        }
+    }
+
+    /// Whether it has room for all nodes of a cell.
+    fn has_room(self, cell: &Cell) -> bool {
+        self == Self::Virtual || cell.scenario.nodes.len() <= meshwire::sim::MAX_LAB_NODES
+    }
+}
+
 /// What `--json` prints of each run.
 #[derive(Serialize)]
-struct Run<'a> {
+struct Told<'a> {
     event: &'static str,
     #[serde(flatten)]
     report: &'a Report,
@@ -71,67 +102,97 @@ struct Summary {
     ok: bool,
     runs: usize,
     failed: usize,
+    /// Cells with more nodes than the lab has room for.
+    left_out: usize,
 }
 
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
-    let document = load::document(&args.scenario, &args.set).await?;
-    let cells = document.cells();
-    let start = cx.net.now();
-    let progress = Arc::new(cx.progress(format!("{}: starting", args.scenario)));
-    let mut reports = Vec::new();
-    for (cell, number) in cells.iter().zip(1..) {
-        let options = options(&args, cell, cells.len(), number, &progress);
-        let report = perform(args.driver, cell, options).await?;
-        if cx.out.json {
-            let replay = replay(&args, cell, &report);
-            cx.out.object(&Run { event: "run", report: &report, replay })?;
-        }
-        reports.push(report);
+    let mut runs = planned(&args).await?;
+    let several = args.all || args.scenarios.len() > 1;
+    let before = runs.len();
+    if runs.iter().any(|r| args.driver.has_room(&r.cell)) {
+        runs.retain(|r| args.driver.has_room(&r.cell));
     }
+    let (count, left_out) = (runs.len(), before - runs.len());
+    if left_out > 0 {
+        let most = meshwire::sim::MAX_LAB_NODES;
+        note(cx.out, &format!("{left_out} runs are left out: the lab runs at most {most} nodes."));
+    }
+    let start = cx.net.now();
+    let first = runs.first().map(|r| r.label(several)).unwrap_or_default();
+    let progress = Arc::new(cx.progress(format!("{first}: starting")));
+    let jobs = runs.into_iter().zip(1..).map(|(run, number)| {
+        let options = options(&args, &run.label(several), (number, count), &progress);
+        let driver = args.driver;
+        async move { perform(driver, &run.cell, options).await.map(|report| (number, run, report)) }
+    });
+    let jobs = futures_util::stream::iter(jobs);
+    let mut jobs = jobs.buffer_unordered(usize::try_from(args.jobs).unwrap_or(1));
+    let mut done: Vec<(usize, Run, Report)> = Vec::new();
+    while let Some(ran) = jobs.next().await {
+        let (number, run, report) = ran?;
+        if cx.out.json {
+            let replay = run.replay(&report);
+            cx.out.object(&Told { event: "run", report: &report, replay })?;
+        }
+        done.push((number, run, report));
+    }
+    drop(jobs);
     drop(progress);
-    let failed: Vec<_> = cells.iter().zip(&reports).filter(|(_, r)| !r.passed).collect();
+    done.sort_by_key(|(number, ..)| *number);
+    let runs: Vec<(Run, Report)> = done.into_iter().map(|(_, run, report)| (run, report)).collect();
+    let failed: Vec<_> = runs.iter().filter(|(_, r)| !r.passed).collect();
     if cx.out.json {
-        let (runs, failed) = (reports.len(), failed.len());
-        cx.out.object(&Summary { event: "summary", ok: failed == 0, runs, failed })?;
+        let (runs, failed) = (runs.len(), failed.len());
+        let ok = failed == 0;
+        cx.out.object(&Summary { event: "summary", ok, runs, failed, left_out })?;
     } else {
-        cx.out.text(&table(cells, &reports, cx.out.terminal).render(cx.out.width()))?;
+        cx.out.text(&table(&runs, several, cx.out.terminal).render(cx.out.width()))?;
         let real = cx.net.now().saturating_duration_since(start);
         if cx.out.terminal && failed.is_empty() {
-            cx.out.text(&well(&reports, real))?;
+            cx.out.text(&well(&runs, real))?;
         }
     }
-    match failed.first() {
-        None => Ok(Exit::Ok),
-        Some((cell, report)) => {
-            let why = match &report.trouble {
-                Some(trouble) => trouble.clone(),
-                None => {
-                    let failed = report.asserts.iter().find(|r| !r.passed);
-                    let row = failed.context("a failed run without a failed assertion")?;
-                    format!(
-                        "line {}: {}: wanted {}, got {}",
-                        row.line, row.name, row.wanted, row.got
-                    )
-                }
-            };
-            let (count, all) = (failed.len(), reports.len());
-            let runs =
-                if all == 1 { String::new() } else { format!("{count} of {all} runs failed; ") };
-            let replay = replay(&args, cell, report);
-            let message = format!("{runs}{why}\nto run it again: {replay}");
-            Err(Failed { code: "sim_failed", message }.into())
+    let Some((run, report)) = failed.first() else { return Ok(Exit::Ok) };
+    let why = why(report).context("a failed run without a failed assertion")?;
+    let of = match runs.len() {
+        1 => String::new(),
+        all => format!("{} of {all} runs failed; {}: ", failed.len(), run.label(several)),
+    };
+    let message = format!("{of}{why}\nto run it again: {}", run.replay(report));
+    Err(Failed { code: "sim_failed", message }.into())
+}
+
+/// Every cell that is to run. Of several scenarios, those that have no cell of the wanted kind are left
+/// out, as long as one has.
+async fn planned(args: &Args) -> anyhow::Result<Vec<Run>> {
+    let built_in = || BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
+    let named = if args.all { built_in().collect() } else { args.scenarios.clone() };
+    let (mut runs, mut missing) = (Vec::new(), None);
+    for scenario in named {
+        let document = load::document(&scenario).await?;
+        match load::only(document, &args.set) {
+            Ok(document) => runs.extend(
+                document
+                    .cells()
+                    .iter()
+                    .map(|cell| Run { scenario: scenario.clone(), cell: cell.clone() }),
+            ),
+            Err(e) => missing = missing.or(Some(e)),
         }
+    }
+    match missing {
+        Some(e) if runs.is_empty() => Err(e.into()),
+        _ => Ok(runs),
     }
 }
 
 fn options(
     args: &Args,
-    cell: &Cell,
-    count: usize,
-    number: usize,
+    label: &str,
+    (number, count): (usize, usize),
     progress: &Arc<Progress>,
 ) -> Options {
-    let label = cell.label();
     let part = label.replace(' ', ",");
     let progress = Arc::clone(progress);
     let of = if count == 1 { String::new() } else { format!("{number}/{count} {label} ") };
@@ -150,12 +211,14 @@ fn options(
 }
 
 async fn perform(driver: Driver, cell: &Cell, options: Options) -> anyhow::Result<Report> {
+    let seed = options.seed.unwrap_or(cell.scenario.seed);
     let ran = match driver {
         Driver::Virtual => {
             let cell = cell.clone();
-            let run = tokio::task::spawn_blocking(move || in_virtual(&cell, &options));
-            run.await.context("the simulation's thread")?
+            let run = spawn_blocking(move || in_virtual(&cell, &options)).await;
+            run.context("the simulation's thread")?
         }
+        // On this task: who interrupts it drops the lab, which takes everything away.
         #[cfg(target_os = "linux")]
         Driver::Lab => Box::pin(meshwire::sim::in_lab(cell, &options)).await,
         #[cfg(not(target_os = "linux"))]
@@ -165,88 +228,24 @@ async fn perform(driver: Driver, cell: &Cell, options: Options) -> anyhow::Resul
     };
     match ran {
         Err(SimError::Unable(why)) => Err(invalid("unable", why).into()),
-        Err(e @ SimError::SetUp(_)) => {
-            Err(Failed { code: "set_up", message: e.to_string() }.into())
-        }
+        // The other cells may still run.
+        Err(e @ SimError::SetUp(_)) => Ok(Report {
+            scenario: cell.scenario.name.clone(),
+            cell: cell.label(),
+            driver: driver.kind(),
+            seed,
+            passed: false,
+            trouble: Some(e.to_string()),
+            took_ms: 0,
+            sent: 0,
+            delivered: 0,
+            packets: 0,
+            dropped: 0,
+            asserts: Vec::new(),
+        }),
         Err(SimError::File { path, error }) => {
             Err(anyhow::Error::new(error).context(path.display().to_string()))
         }
         ran => Ok(ran?),
-    }
-}
-
-/// The command that runs a cell again.
-fn replay(args: &Args, cell: &Cell, report: &Report) -> String {
-    let mut words = vec!["meshwire sim run".to_owned(), quoted(&args.scenario)];
-    words.push(format!("--seed {}", report.seed));
-    words.extend(cell.values.iter().map(|(k, v)| format!("--set {}", quoted(&format!("{k}={v}")))));
-    if args.driver == Driver::Lab {
-        words.push("--driver lab".to_owned());
-    }
-    words.join(" ")
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// Names cells by their values alone where people read, who know the keys.
-fn table(cells: &[Cell], reports: &[Report], people: bool) -> Table {
-    let rows = cells.iter().zip(reports).flat_map(|(cell, report)| {
-        let values: Vec<&str> = cell.values.values().map(String::as_str).collect();
-        let name = match (people, report.cell.as_str()) {
-            (true, _) => values.join(" "),
-            (false, "") => "-".to_owned(),
-            (false, label) => label.to_owned(),
-        };
-        let cell = move || name.clone();
-        let word = |passed| if passed { "pass" } else { "FAIL" }.to_owned();
-        let own = cell.clone();
-        let trouble = report.trouble.iter().map(move |text| {
-            let [name, wanted] = ["timeline", "done"].map(str::to_owned);
-            [word(false), own(), name, wanted, text.clone()]
-        });
-        let asserts = report.asserts.iter().map(move |row| {
-            let (name, wanted, got) = (row.name.clone(), row.wanted.clone(), row.got.clone());
-            [word(row.passed), cell(), name, wanted, got]
-        });
-        trouble.chain(asserts)
-    });
-    Table::new(["RESULT", "CELL", "ASSERTION", "WANTED", "GOT"], rows)
-}
-
-/// A line that all is well.
-fn well(reports: &[Report], real: Duration) -> String {
-    let asserts: usize = reports.iter().map(|r| r.asserts.len()).sum();
-    let took: u64 = reports.iter().map(|r| r.took_ms).sum();
-    let delivered: usize = reports.iter().map(|r| r.delivered).sum();
-    let packets: u64 = reports.iter().map(|r| r.packets).sum();
-    let real = say_duration(Duration::from_millis(u64::try_from(real.as_millis()).unwrap_or(0)));
-    let runs = match reports.len() {
-        1 => "1 run".to_owned(),
-        n => format!("{n} runs"),
-    };
-    format!(
-        "All {asserts} assertions of {runs} hold: {delivered} messages, {packets} packets, {} of the \
-         scenario's time in {real}.",
-        say_duration(Duration::from_secs(took.div_ceil(1000)))
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shells_take_words_as_they_are_meant() {
-        assert_eq!(quoted("preset=hotel"), "preset=hotel");
-        assert_eq!(quoted("my file.toml"), "'my file.toml'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-        assert_eq!(quoted(""), "''");
     }
 }

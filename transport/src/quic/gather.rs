@@ -50,6 +50,8 @@ pub(super) struct Reflexive {
 pub(super) struct Gathered {
     pub(super) interfaces: Vec<Interface>,
     pub(super) reflexive: BTreeSet<Reflexive>,
+    /// What the router forwards.
+    pub(super) mapped: Option<Reflexive>,
     pub(super) relays: Vec<Arc<Relay>>,
 }
 
@@ -76,15 +78,28 @@ pub(super) struct Wanted {
     pub(super) afresh: Notify,
     /// A peer is not heard any more: perhaps our router has another address.
     pub(super) silence: Notify,
+    /// Counts changes of the interfaces.
+    pub(super) changes: watch::Sender<u64>,
     /// There has been an attempt.
     any: watch::Sender<bool>,
+    /// There has been one that leaves this machine.
+    beyond: watch::Sender<bool>,
 }
 
 impl Wanted {
-    /// An attempt begins.
-    pub(super) fn begin(&self) {
+    /// An attempt begins; `loopback`: to a peer on this machine, as far as anybody knows.
+    pub(super) fn begin(&self, loopback: bool) {
         self.attempt.notify_one();
         self.any.send_replace(true);
+        if !loopback {
+            self.beyond.send_replace(true);
+        }
+    }
+
+    /// Resolves when a port of the router is of use.
+    pub(super) async fn beyond(&self) {
+        // Ours is the sender, so there is one.
+        let _ = self.beyond.subscribe().wait_for(|beyond| *beyond).await;
     }
 
     /// Resolves when relays are of use.
@@ -117,6 +132,7 @@ pub(super) async fn gather(
                 }
                 // What the old network's servers said does not hold in the new one.
                 known.send_modify(|k| k.reflexive.clear());
+                wanted.changes.send_modify(|count| *count += 1);
                 if asked.is_none() {
                     continue;
                 }

@@ -2,16 +2,25 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use n0_watcher::Watcher as _;
-use netwatch::interfaces::{IpNet, State};
+use netwatch::interfaces::{HomeRouter, IpNet, State};
 use netwatch::netmon::Monitor;
 use tokio::sync::Notify;
 
 use super::candidates::{Interface, InterfaceAddr};
+
+/// The router that may forward ports to this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Router {
+    /// Its address.
+    pub gateway: Ipv4Addr,
+    /// Ours in its network.
+    pub own: Ipv4Addr,
+}
 
 /// Tells of the machine's interfaces.
 #[async_trait]
@@ -21,6 +30,11 @@ pub trait Interfaces: fmt::Debug + Send + Sync + 'static {
 
     /// Resolves when something about them may have changed since the last [`Self::list`].
     async fn changed(&self);
+
+    /// The router of the default route, if it has a private address: others forward nothing.
+    async fn router(&self) -> Option<Router> {
+        None
+    }
 }
 
 /// The machine's own, by `netwatch`.
@@ -78,6 +92,22 @@ impl Interfaces for OsInterfaces {
         // Nobody will say anything any more.
         std::future::pending().await
     }
+
+    async fn router(&self) -> Option<Router> {
+        default_router().await
+    }
+}
+
+/// The router of this machine's default route, see [`Interfaces::router`].
+pub async fn default_router() -> Option<Router> {
+    // It reads files and asks the kernel.
+    let found = tokio::task::spawn_blocking(HomeRouter::new).await.ok()??;
+    match (found.gateway, found.my_ip?) {
+        (IpAddr::V4(gateway), IpAddr::V4(own)) if gateway.is_private() => {
+            Some(Router { gateway, own })
+        }
+        _ => None,
+    }
 }
 
 /// None for addresses that are not usable yet.
@@ -100,6 +130,7 @@ fn address(addr: &IpNet) -> Option<InterfaceAddr> {
 #[derive(Debug, Default)]
 pub struct FixedInterfaces {
     all: Mutex<Vec<Interface>>,
+    router: Mutex<Option<Router>>,
     changed: Notify,
 }
 
@@ -110,6 +141,12 @@ impl FixedInterfaces {
         let fixed = Self::default();
         fixed.set(addrs);
         fixed
+    }
+
+    /// Another router from now on, or none.
+    pub fn set_router(&self, router: Option<Router>) {
+        *self.router.lock().unwrap_or_else(PoisonError::into_inner) = router;
+        self.changed.notify_one();
     }
 
     /// Other addresses from now on.
@@ -140,5 +177,22 @@ impl Interfaces for FixedInterfaces {
 
     async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    async fn router(&self) -> Option<Router> {
+        *self.router.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Machines differ; on none is it a public address, or our own.
+    #[tokio::test]
+    async fn the_default_router_is_in_a_private_network_or_not_known() {
+        if let Some(Router { gateway, own }) = default_router().await {
+            assert!(gateway.is_private() && gateway != own, "{gateway} {own}");
+        }
     }
 }

@@ -16,9 +16,10 @@
 //! | `ice` | one attempt's agent, with caps and timing |
 //! | `routes`, `mux` | the socket under quinn |
 //! | `tls` | pinned raw public keys |
-//! | `gather`, `turn`, [`interfaces`] | the own addresses |
+//! | `gather`, `turn`, [`portmap`], [`interfaces`] | the own addresses |
 //! | `attempt`, `node` | drivers |
 //! | `conn`, `link` | what comes out: a connection, messages over it |
+//! | [`bare`] | raw quinn, to measure against |
 //!
 //! # What a peer or a broker can do
 //! Somebody who may signal can make a node send at most 400 checks of about 100 bytes while paths
@@ -27,6 +28,7 @@
 
 mod adapter;
 mod attempt;
+pub mod bare;
 pub mod candidates;
 mod conn;
 pub mod demux;
@@ -36,6 +38,7 @@ pub mod interfaces;
 mod link;
 mod mux;
 mod node;
+pub mod portmap;
 mod routes;
 pub mod stun;
 mod tls;

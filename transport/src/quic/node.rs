@@ -19,6 +19,7 @@ use super::attempt::{Attempt, Command, Dial};
 use super::gather::{Gathered, Wanted, gather};
 use super::interfaces::Interfaces;
 use super::mux::Mux;
+use super::portmap;
 use super::routes::Id;
 use super::tls::Identity;
 use super::turn::{self, TurnServer};
@@ -174,6 +175,11 @@ impl QuicNode {
             attempts: Mutex::default(),
         });
         let (stun, servers) = watch::channel(Vec::new());
+        let forwarded = mux.port(Ipv4Addr::UNSPECIFIED.into()).filter(|_| !config.relayed_only);
+        let forwarding = forwarded.map(|port| {
+            let (net, interfaces) = (Arc::clone(&net), Arc::clone(&config.interfaces));
+            portmap::keep(net, interfaces, port, Arc::clone(&wanted), Arc::clone(&known))
+        });
         let gathering = gather(
             net,
             Arc::downgrade(&mux),
@@ -183,8 +189,9 @@ impl QuicNode {
             Arc::clone(&known),
         );
         let accepting = accept(endpoint, Arc::downgrade(&shared));
-        let tasks =
+        let mut tasks =
             vec![tokio::spawn(gathering).abort_handle(), tokio::spawn(accepting).abort_handle()];
+        tasks.extend(forwarding.map(|forwarding| tokio::spawn(forwarding).abort_handle()));
         Ok(Self { shared, stun, known, relays: Mutex::default(), tasks })
     }
 
@@ -242,8 +249,14 @@ impl QuicNode {
     /// # Errors
     /// [`QuicError::TooMany`].
     pub fn dial(&self, dial: Dial) -> Result<Attempt, QuicError> {
-        self.shared.wanted.begin();
+        self.shared.wanted.begin(dial.loopback);
         Attempt::start(&self.shared, dial)
+    }
+
+    /// Counts changes of the interfaces.
+    #[must_use]
+    pub fn network(&self) -> watch::Receiver<u64> {
+        self.shared.wanted.changes.subscribe()
     }
 
     /// The network changed in a way that the interfaces do not tell: asks all servers again. Running

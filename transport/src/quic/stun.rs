@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::demux::STUN_HEADER;
 
-const COOKIE: u32 = 0x2112_a442;
+pub(crate) const COOKIE: u32 = 0x2112_a442;
 const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const MAPPED_ADDRESS: u16 = 0x0001;
@@ -45,7 +45,22 @@ pub fn mapped_address(response: &[u8]) -> Option<SocketAddr> {
     plain
 }
 
-fn address(value: &[u8], mask: &[u8; 16]) -> Option<SocketAddr> {
+/// The first attribute of a kind in a message, its value without padding; nothing is checked but
+/// lengths.
+pub(crate) fn attribute(message: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut rest = message.get(STUN_HEADER..)?;
+    loop {
+        let (head, tail) = rest.split_first_chunk::<4>()?;
+        let value = tail.get(..usize::from(u16::from_be_bytes([head[2], head[3]])))?;
+        if u16::from_be_bytes([head[0], head[1]]) == wanted {
+            return Some(value);
+        }
+        rest = tail.get(value.len().next_multiple_of(4)..)?;
+    }
+}
+
+/// An address in an attribute, un-xored by `mask`.
+pub(crate) fn address(value: &[u8], mask: &[u8; 16]) -> Option<SocketAddr> {
     let ([_, family, high, low], ip) = value.split_first_chunk::<4>()?;
     let port = u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]);
     let bytes: Vec<u8> = ip.iter().zip(mask).map(|(a, b)| a ^ b).collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meshwire_signaling::PublicKey;
-use meshwire_transport::link::{LinkEvent, MessageLink};
+use meshwire_transport::link::{CLOSED, LinkEvent, MessageLink};
 use tokio::sync::mpsc;
 
 use super::super::mesh::Mesh;
@@ -32,7 +32,7 @@ pub(super) async fn run(
             match event {
                 LinkEvent::Envelope(inbound) => envelopes.push(*inbound),
                 LinkEvent::Receipt { from, id, receipt } => receipts.push((from, id, receipt)),
-                LinkEvent::Down { code, .. } if code.as_deref() == Some("closed") => {
+                LinkEvent::Down { code, .. } if code.as_deref() == Some(CLOSED) => {
                     cause = Cause::PeerEnded;
                 }
                 _ => {}

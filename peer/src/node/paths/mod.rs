@@ -27,7 +27,7 @@ use meshwire_signaling::frame::feature;
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::p2p::Attempts;
 use meshwire_signaling::{Hash, PublicKey, Target};
-use meshwire_transport::direct::{Adapter, DirectPath, PathInfo};
+use meshwire_transport::direct::{Adapter, DirectPath, PathInfo, Reach};
 use meshwire_transport::link::MessageLink;
 use meshwire_transport::net::random;
 use tokio::sync::{Notify, watch};
@@ -41,7 +41,7 @@ use crate::path::hedge::MessageKey;
 use crate::path::machine::{AttemptId, Now};
 use crate::path::select::{Direct, Recipient};
 use crate::path::{
-    Action, Cause, Event as Happened, Facts, Hedger, Machine, PathMode, Via, select_path,
+    Action, Cause, Event as Happened, Facts, Hedger, Machine, PathMode, Tally, Via, select_path,
 };
 use crate::store::OutboxMeta;
 
@@ -74,6 +74,7 @@ struct State {
     pairs: HashMap<PublicKey, Pair>,
     heard: Attempts,
     tasks: JoinSet<()>,
+    tally: Arc<Tally>,
     closed: bool,
 }
 
@@ -81,6 +82,7 @@ struct State {
 pub(crate) struct Paths {
     adapter: Option<Arc<dyn Adapter>>,
     mode: PathMode,
+    tally: Arc<Tally>,
     state: Mutex<State>,
     /// Wakes [`run`]: a deadline may have come closer.
     changed: Notify,
@@ -96,21 +98,28 @@ impl std::fmt::Debug for Paths {
 pub(super) enum Carrier {
     /// The pair's direct path.
     Direct(Arc<dyn MessageLink>),
-    /// The broker.
-    Relay,
+    /// The broker. Avoidable: nothing but the networks speaks against a direct path.
+    Relay { avoidable: bool },
     /// Nothing now.
     None,
 }
 
 impl Paths {
     pub(super) fn new(adapter: Option<Arc<dyn Adapter>>, mode: PathMode) -> Self {
+        let tally = Arc::<Tally>::default();
         let state = State {
             pairs: HashMap::new(),
             heard: Attempts::new(MAX_ATTEMPTS),
             tasks: JoinSet::new(),
+            tally: Arc::clone(&tally),
             closed: false,
         };
-        Self { adapter, mode, state: Mutex::new(state), changed: Notify::new() }
+        Self { adapter, mode, tally, state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// What became of the pairs.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// What the owner allows.
@@ -146,6 +155,35 @@ impl Paths {
         }
     }
 
+    /// The pairs that have a path of their own.
+    pub(super) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for live in self.lock().pairs.values().filter_map(|pair| pair.live.as_ref()) {
+            match live.info.borrow().reach {
+                Reach::Relayed => counts.turn += 1,
+                _ => counts.direct += 1,
+            }
+        }
+        counts
+    }
+
+    /// The median of those paths' round trips, in microseconds.
+    pub(super) fn median_rtt_us(&self) -> Option<u64> {
+        let state = self.lock();
+        let live = state.pairs.values().filter_map(|pair| pair.live.as_ref());
+        let mut all: Vec<Duration> = live.map(Live::rtt).collect();
+        all.sort_unstable();
+        let median = all.get(all.len() / 2)?;
+        Some(u64::try_from(median.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The path to a peer, if there is one of its own.
+    pub(super) fn live(&self, peer: &PublicKey) -> Option<PathInfo> {
+        let state = self.lock();
+        let info = state.pairs.get(peer)?.live.as_ref()?.info.borrow().clone();
+        Some(info)
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let state = self.lock();
         let due = |pair: &Pair| {
@@ -171,6 +209,15 @@ impl Paths {
     }
 }
 
+/// How many of a mesh's pairs have a path of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// From node to node.
+    pub(super) direct: u64,
+    /// Through a TURN server.
+    pub(super) turn: u64,
+}
+
 impl Live {
     fn rtt(&self) -> Duration {
         self.info.borrow().rtt
@@ -178,9 +225,9 @@ impl Live {
 }
 
 impl Pair {
-    fn new(me: &PublicKey, peer: &PublicKey) -> Self {
+    fn new(me: &PublicKey, peer: &PublicKey, tally: Arc<Tally>) -> Self {
         Self {
-            machine: Machine::new(me, peer),
+            machine: Machine::new(me, peer, tally),
             hedger: Hedger::default(),
             relay: HashSet::new(),
             live: None,
@@ -203,7 +250,8 @@ impl State {
         if self.closed || self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(peer) {
             return None;
         }
-        Some(self.pairs.entry(*peer).or_insert_with(|| Pair::new(me, peer)))
+        let tally = || Arc::clone(&self.tally);
+        Some(self.pairs.entry(*peer).or_insert_with(|| Pair::new(me, peer, tally())))
     }
 }
 
@@ -226,7 +274,7 @@ impl Mesh {
             return self.relay_or_none();
         };
         if pair.relay.contains(&(meta.author, meta.id)) && self.is_up() {
-            return Carrier::Relay;
+            return Carrier::Relay { avoidable: true };
         }
         let choice = select_path(&self.facts(&peer, pair.machine.direct()));
         if choice.negotiate {
@@ -244,13 +292,13 @@ impl Mesh {
                 Some(live) => Carrier::Direct(live.link.clone()),
                 None => self.relay_or_none(),
             },
-            Via::Relay => Carrier::Relay,
+            Via::Relay => Carrier::Relay { avoidable: choice.why.is_avoidable() },
             Via::Wait => Carrier::None,
         }
     }
 
     fn relay_or_none(&self) -> Carrier {
-        if self.is_up() { Carrier::Relay } else { Carrier::None }
+        if self.is_up() { Carrier::Relay { avoidable: false } } else { Carrier::None }
     }
 
     fn facts(&self, peer: &PublicKey, direct: Direct) -> Facts {

@@ -18,9 +18,9 @@ impl State {
 
     fn accept_one(&mut self, item: &Item, keep_until: UnixMillis) -> Arrived {
         let key = (item.mesh, item.author, item.id);
-        let kept = |row: &&InboxRow| (row.item.mesh, row.item.author, row.item.id) == key;
         let seen = self.seen.get(&key).map(|(hash, _)| *hash);
-        let before = seen.or_else(|| self.inbox.values().find(kept).map(|row| row.item.hash));
+        let kept = || self.inbox.get(self.inbox_ids.get(&key)?);
+        let before = seen.or_else(|| kept().map(|row| row.item.hash));
         if let Some(before) = before {
             return if before == item.hash { Arrived::Duplicate } else { Arrived::Conflict };
         }
@@ -34,6 +34,7 @@ impl State {
             seen_at: None,
             handed_on: self.ended.contains_key(&(item.mesh, item.recipient)),
         };
+        self.inbox_ids.insert(key, row.row);
         self.inbox.insert(row.row, row);
         Arrived::Inserted(self.last_inbox)
     }

@@ -5,7 +5,7 @@ mod identities;
 mod inbox;
 mod outbox;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -41,11 +41,14 @@ struct State {
     seqs: HashMap<Counter, u64>,
     outbox: BTreeMap<i64, OutboxRow>,
     outbox_ids: HashMap<(MeshId, EnvelopeId), i64>,
+    /// Rows of the outbox that are open: all that a sender with a long history looks through.
+    open: BTreeSet<i64>,
     last_outbox: i64,
     /// Of groups' messages, by name and key.
     recipients: HashMap<i64, Vec<RecipientRow>>,
     seen: HashMap<(MeshId, PublicKey, EnvelopeId), (Hash, UnixMillis)>,
     inbox: BTreeMap<i64, InboxRow>,
+    inbox_ids: HashMap<(MeshId, PublicKey, EnvelopeId), i64>,
     last_inbox: i64,
     last_order: u64,
     cursors: HashMap<Counter, Cursor>,
@@ -85,8 +88,10 @@ impl State {
         self.outbox.retain(|_, r| r.meta.mesh != *mesh);
         self.outbox_ids.retain(|(m, _), _| m != mesh);
         self.forget_recipients();
+        self.forget_open();
         self.seen.retain(|(m, ..), _| m != mesh);
         self.inbox.retain(|_, r| r.item.mesh != *mesh);
+        self.inbox_ids.retain(|(m, ..), _| m != mesh);
         self.cursors.retain(|c, _| c.mesh != *mesh);
         self.roster.retain(|(m, _), _| m != mesh);
         self.pins.retain(|(m, _), _| m != mesh);
@@ -137,9 +142,11 @@ impl State {
         self.seen.retain(|_, (_, keep_until)| *keep_until >= now);
         self.inbox.retain(|_, r| r.surfaced_at.is_none_or(|at| at >= old));
         self.outbox.retain(|_, r| r.meta.state.is_open() || r.meta.expires_at >= old);
-        let State { outbox, outbox_ids, .. } = self;
+        let State { outbox, outbox_ids, inbox, inbox_ids, .. } = self;
         outbox_ids.retain(|_, row| outbox.contains_key(row));
+        inbox_ids.retain(|_, row| inbox.contains_key(row));
         self.forget_recipients();
+        self.forget_open();
         self.cursors.retain(|_, c| c.touched_at >= silent);
         self.forget_read();
         let State { ended, sessions, .. } = self;

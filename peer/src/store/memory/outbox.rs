@@ -52,7 +52,7 @@ impl State {
             priority: new.priority,
         };
         let seq = self.seqs.get(&counter).map_or(1, |last| last + 1);
-        let open = self.outbox.values().map(|row| &row.meta).filter(|meta| {
+        let open = self.open().filter(|meta| {
             let open = meta.state.is_open() && meta.expires_at > new.created_at;
             open && Some(meta.row) != without && meta.counter() == counter
         });
@@ -68,6 +68,7 @@ impl State {
         self.seqs.insert(counter, seq);
         self.outbox_ids.insert((new.mesh, new.id), self.last_outbox);
         self.outbox.insert(self.last_outbox, row.clone());
+        self.open.insert(self.last_outbox);
         self.add_recipients(self.last_outbox, &new.recipients);
         Ok(row)
     }
@@ -120,9 +121,40 @@ impl State {
         true
     }
 
+    /// The rows that may still be delivered, in order.
+    fn open(&self) -> impl Iterator<Item = &OutboxMeta> {
+        self.open.iter().filter_map(|row| self.outbox.get(row)).map(|row| &row.meta)
+    }
+
+    /// To be called for whatever row may have ended.
+    fn note_end(&mut self, row: i64) {
+        match self.outbox.get(&row).is_some_and(|row| row.meta.state.is_open()) {
+            true => self.open.insert(row),
+            false => self.open.remove(&row),
+        };
+    }
+
+    /// Forgets what was deleted.
+    pub(super) fn forget_open(&mut self) {
+        let Self { open, outbox, .. } = self;
+        open.retain(|row| outbox.contains_key(row));
+    }
+
+    /// Sets the open rows back that `which` is true for; says how many.
+    fn set_back(&mut self, which: impl Fn(&OutboxMeta) -> bool) -> u64 {
+        let mut reset = 0;
+        for row in &self.open {
+            if let Some(row) = self.outbox.get_mut(row).filter(|row| which(&row.meta)) {
+                row.meta.state = OutboxState::Pending;
+                reset += 1;
+            }
+        }
+        reset
+    }
+
     /// The rows of a mesh that wait for an attempt, in order.
     fn pending(&self, mesh: &MeshId, now: UnixMillis) -> impl Iterator<Item = &OutboxMeta> {
-        self.outbox.values().map(|row| &row.meta).filter(move |meta| {
+        self.open().filter(move |meta| {
             meta.mesh == *mesh && meta.state == OutboxState::Pending && meta.expires_at > now
         })
     }
@@ -169,26 +201,14 @@ impl State {
     }
 
     pub(super) fn unsend(&mut self, mesh: &MeshId, peer: Option<&PublicKey>) -> u64 {
-        let mut reset = 0;
-        for row in self.outbox.values_mut() {
-            let theirs = is_for(&row.meta, peer.map(std::slice::from_ref));
-            if row.meta.mesh == *mesh && row.meta.state == OutboxState::Sent && theirs {
-                row.meta.state = OutboxState::Pending;
-                reset += 1;
-            }
-        }
-        reset
+        self.set_back(|meta| {
+            let theirs = is_for(meta, peer.map(std::slice::from_ref));
+            meta.mesh == *mesh && meta.state == OutboxState::Sent && theirs
+        })
     }
 
     pub(super) fn reset_inflight(&mut self, mesh: &MeshId) -> u64 {
-        let mut reset = 0;
-        for row in self.outbox.values_mut() {
-            if row.meta.mesh == *mesh && row.meta.state == OutboxState::Inflight {
-                row.meta.state = OutboxState::Pending;
-                reset += 1;
-            }
-        }
-        reset
+        self.set_back(|meta| meta.mesh == *mesh && meta.state == OutboxState::Inflight)
     }
 
     pub(super) fn step(&mut self, step: &Step) -> Stepped {
@@ -231,6 +251,7 @@ impl State {
             }
             _ => {}
         }
+        self.note_end(number);
         Stepped::Done { from }
     }
 
@@ -255,17 +276,15 @@ impl State {
                 meta.delivered_at = Some(*at);
             }
         }
-        Stepped::Recipient { state: meta.state }
+        let state = meta.state;
+        self.note_end(number);
+        Stepped::Recipient { state }
     }
 
     pub(super) fn expire(&mut self, now: UnixMillis, limit: u32) -> Vec<OutboxMeta> {
         let over = |meta: &OutboxMeta| meta.state.is_open() && meta.expires_at <= now;
-        let mut rows: Vec<_> = self
-            .outbox
-            .values()
-            .filter(|row| over(&row.meta))
-            .map(|row| (row.meta.expires_at, row.meta.row))
-            .collect();
+        let ended = self.open().filter(|meta| over(meta));
+        let mut rows: Vec<_> = ended.map(|meta| (meta.expires_at, meta.row)).collect();
         rows.sort_unstable();
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let mut out = Vec::new();
@@ -276,6 +295,7 @@ impl State {
                 let number = row.meta.row;
                 out.push(row.meta.clone());
                 self.end_recipients(number, RecipientState::Expired, "expired");
+                self.note_end(number);
             }
         }
         out
@@ -298,6 +318,7 @@ impl State {
             old.meta.state = OutboxState::Aborted;
             old.meta.superseded_by = Some(requeue.new);
         }
+        self.note_end(old.row);
         Ok(new)
     }
 

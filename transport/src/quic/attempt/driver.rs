@@ -300,6 +300,9 @@ impl Driver {
                 }
             }
             let offered = |r: &&Reflexive| hosts.contains(&r.base.ip());
+            if let Some(mapped) = known.mapped.as_ref().filter(offered) {
+                want(CandidateKind::Mapped, mapped.addr, mapped.base, 0);
+            }
             let reflexive = known.reflexive.iter().filter(offered).take(MAX_REFLEXIVE);
             for (rank, r) in reflexive.enumerate() {
                 want(CandidateKind::Reflexive, r.addr, r.base, rank);

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::wire::{Broken, Bye, Frame, Reader, ReceiptFrame, Taken, kind, put};
 use super::{Ends, FAREWELL, State};
-use crate::link::{Handed, Inbound, LinkError, LinkEvent};
+
+use crate::link::{CLOSED, Handed, Inbound, LinkError, LinkEvent};
 use crate::net::Net;
 
 /// Most bytes of frames in one write.
@@ -98,18 +99,18 @@ impl Reading {
             // A peer that takes no more may still have sent something.
             sleep(FAREWELL).await;
         };
-        let reason = tokio::select! {
+        let (reason, code) = tokio::select! {
             biased;
             read = self.read(&mut reader) => match read {
-                Ok(reason) => reason,
-                Err(Some(broken)) => broken,
+                Ok(reason) => (reason, Some(CLOSED.to_owned())),
+                Err(Some(broken)) => (broken, None),
                 // Nobody reads the events any more.
-                Err(None) => String::new(),
+                Err(None) => (String::new(), None),
             },
-            () = fallen => "the peer takes no more messages".to_owned(),
+            () = fallen => ("the peer takes no more messages".to_owned(), None),
         };
         both.fall();
-        let _ = self.events.send(LinkEvent::Down { reason, code: None, retry_in: None }).await;
+        let _ = self.events.send(LinkEvent::Down { reason, code, retry_in: None }).await;
     }
 
     /// Reads until the end; says why that was.

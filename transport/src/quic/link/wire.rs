@@ -29,6 +29,8 @@ pub(crate) const MESSAGES: u8 = 1;
 
 /// How much is read at once: a batch of small frames, or one of the largest.
 const READ: usize = 64 << 10;
+/// Room that an idle link keeps: a node has thousands.
+const KEPT: usize = 1 << 10;
 
 pub(super) mod kind {
     pub(in super::super) const HELLO: u8 = 1;
@@ -134,13 +136,14 @@ impl Reader {
             }
             self.buffer.drain(..self.start);
             self.start = 0;
-            let have = self.buffer.len();
-            self.buffer.resize(have + READ, 0);
-            let read = self.stream.read(&mut self.buffer[have..]).await;
-            let got = read.map_err(|e| e.to_string())?;
-            self.buffer.truncate(have + got.unwrap_or_default());
-            if got.is_none() {
-                return if have == 0 { Ok(None) } else { Err("the stream ends in a frame".into()) };
+            if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+                self.buffer = Vec::new();
+            }
+            let piece = self.stream.read_chunk(READ, true).await.map_err(|e| e.to_string())?;
+            match piece {
+                Some(piece) => self.buffer.extend_from_slice(&piece.bytes),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err("the stream ends in a frame".into()),
             }
         }
     }

@@ -1,0 +1,58 @@
+//! The direct path is lost and comes back.
+
+use std::time::Duration;
+
+use meshwire_netsim::{Change, LinkState, Preset};
+use tokio::time::sleep;
+
+use super::town::{Town, between};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Nothing but the WebSocket passes for a while, again and again.
+async fn udp_comes_and_goes(town: &mut Town) {
+    let flood = town
+        .flood(async |town| {
+            town.direct().await;
+            sleep(2 * SECOND).await;
+            for _ in 0..3 {
+                town.udp(false);
+                sleep(4 * SECOND).await;
+                town.udp(true);
+                town.direct_again().await;
+                sleep(SECOND).await;
+            }
+        })
+        .await;
+    flood.is_swift();
+}
+
+#[test]
+fn the_path_is_lost_and_returns_and_is_lost_again() {
+    between(Preset::PortRestricted, Preset::FullCone, 1, udp_comes_and_goes);
+}
+
+#[test]
+fn a_path_by_turn_is_lost_and_returns_and_is_lost_again() {
+    between(Preset::Symmetric, Preset::Symmetric, 2, udp_comes_and_goes);
+}
+
+#[test]
+fn only_what_the_homes_send_each_other_is_lost() {
+    between(Preset::PortRestricted, Preset::FullCone, 3, async |town| {
+        let flood = town
+            .flood(async |town| {
+                town.direct().await;
+                sleep(2 * SECOND).await;
+                for _ in 0..3 {
+                    town.apart(true);
+                    sleep(4 * SECOND).await;
+                    town.apart(false);
+                    town.direct_again().await;
+                    sleep(SECOND).await;
+                }
+            })
+            .await;
+        flood.is_swift();
+    });
+}
