@@ -177,8 +177,10 @@ fn log(format: LogFormat, verbose: u8, serves: bool) {
         (0, true) => {
             "warn,meshwire=info,meshwire_coord=info,meshwire_peer=info,meshwire_transport=info"
         }
+        // That crate says something of each packet.
         (1, _) => {
-            "info,meshwire=debug,meshwire_coord=debug,meshwire_peer=debug,meshwire_transport=debug"
+            "info,turn_client_proto=warn,meshwire=debug,meshwire_coord=debug,meshwire_peer=debug,\
+             meshwire_transport=debug"
         }
         (2.., _) => "trace",
     };
