@@ -7,6 +7,8 @@ use std::time::Duration;
 use meshwire_netsim::scenario::PathKind;
 use meshwire_netsim::{Reason, Traffic};
 
+use super::report::{PathChange, millis};
+
 /// A message that a timeline sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -92,6 +94,26 @@ pub struct Facts {
     ids: BTreeMap<String, usize>,
     /// How many messages each pair's recipient has got.
     arrivals: BTreeMap<(String, String), usize>,
+}
+
+impl Facts {
+    /// From the first message's sending to its arrival.
+    pub(super) fn first_took(&self) -> Option<Duration> {
+        let first = self.sent.first()?;
+        Some(first.received.first()?.saturating_sub(first.at))
+    }
+
+    /// Every change of way since the first message.
+    pub(super) fn path_changes(&self) -> Vec<PathChange> {
+        let since = self.sent.first().map(|s| s.at).unwrap_or_default();
+        let change = |p: &PathFact| PathChange {
+            from: p.from.clone(),
+            to: p.to.clone(),
+            ms: millis(p.at.saturating_sub(since)),
+            kind: p.kind.map_or("none", PathKind::name),
+        };
+        self.paths.iter().map(change).collect()
+    }
 }
 
 /// Letters of a message's text that say which it is.

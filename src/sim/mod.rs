@@ -32,5 +32,5 @@ pub use facts::{Exit, Facts, LinkFact, PathFact, Sent};
 pub use in_lab::in_lab;
 pub use in_virtual::in_virtual;
 pub use judge::{Judged, Verdict, judge};
-pub use report::{DriverKind, MAX_LAB_NODES, Report, Row, SimError};
+pub use report::{DriverKind, MAX_LAB_NODES, PathChange, Report, Row, SimError};
 pub use run::{Options, Teller};

@@ -72,8 +72,26 @@ pub struct Report {
     pub packets: u64,
     /// Packets that went nowhere.
     pub dropped: u64,
+    /// From the first message's sending to its arrival, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_ms: Option<u64>,
+    /// Which way messages went between the nodes that the scenario asks about, each change.
+    pub paths: Vec<PathChange>,
     /// The assertions.
     pub asserts: Vec<Row>,
+}
+
+/// Messages began to go another way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PathChange {
+    /// Who sends.
+    pub from: String,
+    /// Whom to.
+    pub to: String,
+    /// When, in milliseconds since the first message was sent.
+    pub ms: u64,
+    /// `direct`, `turn`, `relay`, or `none` while they wait.
+    pub kind: &'static str,
 }
 
 /// Why a scenario could not be run. That an assertion does not hold is no error but a [`Report`].

@@ -112,6 +112,8 @@ impl<'a> Play<'a> {
             delivered: self.facts.sent.iter().filter(arrived).count(),
             packets: self.books.packets,
             dropped: self.books.dropped_in_all,
+            first_ms: self.facts.first_took().map(millis),
+            paths: self.facts.path_changes(),
             asserts: rows,
         };
         Ok((report, self.driver))

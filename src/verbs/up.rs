@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use meshwire::direct;
+use clap::builder::FalseyValueParser;
+use meshwire::direct::{Settings, paths};
 use meshwire_peer::api::{Done, Status};
 use meshwire_peer::client::Client;
 use meshwire_peer::local_api::{self, Http};
@@ -58,9 +59,21 @@ pub(crate) struct Args {
     /// servers alone, so that peers do not learn this machine's addresses)
     #[arg(long, env = "MESHWIRE_PATHS", value_name = "MODE", default_value_t)]
     paths: PathMode,
+    /// The UDP port for direct paths, for a firewall or router that lets one through; else any
+    #[arg(long, env = "MESHWIRE_UDP_PORT", value_name = "PORT", default_value_t = 0)]
+    #[arg(hide_default_value = true)]
+    udp_port: u16,
+    /// Do not ask the router to forward a port (PCP, NAT-PMP, UPnP)
+    #[arg(long, env = "MESHWIRE_NO_PORT_MAPPING", value_parser = FalseyValueParser::new())]
+    no_port_mapping: bool,
 }
 
 impl Args {
+    fn direct(&self) -> Settings {
+        let port_mapping = !self.no_port_mapping;
+        Settings { mode: self.paths, udp_port: self.udp_port, port_mapping }
+    }
+
     /// How to serve over TCP, if at all.
     fn http(&self) -> anyhow::Result<Option<Http>> {
         let Some(port) = self.http else { return Ok(None) };
@@ -126,12 +139,12 @@ impl<'a> Up<'a> {
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     let http = args.http()?;
     match args.foreground {
-        true => foreground(cx, http, args.paths).await,
-        false => background(cx, http, args.paths).await,
+        true => foreground(cx, http, args.direct()).await,
+        false => background(cx, http, args.direct()).await,
     }
 }
 
-async fn foreground(cx: &Context, http: Option<Http>, mode: PathMode) -> anyhow::Result<Exit> {
+async fn foreground(cx: &Context, http: Option<Http>, direct: Settings) -> anyhow::Result<Exit> {
     let home = cx.home()?;
     let out = cx.out;
     let ready = |status: &Status| {
@@ -146,7 +159,7 @@ async fn foreground(cx: &Context, http: Option<Http>, mode: PathMode) -> anyhow:
             let message = format!("this home's node is up already (process {})", status.pid);
             return Err(Failed { code: "already_running", message }.into());
         }
-        let paths = direct::paths(cx.net.clone(), mode).await;
+        let paths = paths(cx.net.clone(), direct).await;
         match node::run(cx.net.clone(), &home, http, paths, ready).await {
             // Another verb was faster; it has the home for a moment.
             Err(e) if e.code == "home_busy" => {}
@@ -155,7 +168,7 @@ async fn foreground(cx: &Context, http: Option<Http>, mode: PathMode) -> anyhow:
     }
 }
 
-async fn background(cx: &Context, http: Option<Http>, mode: PathMode) -> anyhow::Result<Exit> {
+async fn background(cx: &Context, http: Option<Http>, direct: Settings) -> anyhow::Result<Exit> {
     let home = cx.home()?;
     let log = home.log();
     if let Holder::Node(_, status) = cx.holder(&home).await? {
@@ -173,7 +186,7 @@ async fn background(cx: &Context, http: Option<Http>, mode: PathMode) -> anyhow:
         return Ok(Exit::Ok);
     }
     let progress = cx.progress("starting the node");
-    let (mut child, from) = spawn(cx, &home, http, mode)?;
+    let (mut child, from) = spawn(cx, &home, http, direct)?;
     let status = started(cx, &home, &mut child).await;
     drop(progress);
     match status? {
@@ -204,7 +217,7 @@ fn spawn(
     cx: &Context,
     home: &Home,
     http: Option<Http>,
-    mode: PathMode,
+    direct: Settings,
 ) -> anyhow::Result<(Child, u64)> {
     let program = std::env::current_exe().context("this program's own path")?;
     let path = home.log();
@@ -216,7 +229,10 @@ fn spawn(
     command.args(std::iter::repeat_n("-v", usize::from(cx.verbose)));
     command.args(["--log-format", cx.log_format.word()]);
     // What it serves is decided here, whatever its environment says.
-    command.env_remove("MESHWIRE_HTTP").args(["--paths", mode.as_str()]);
+    command.env_remove("MESHWIRE_HTTP").args(["--paths", direct.mode.as_str()]);
+    command.env_remove("MESHWIRE_NO_PORT_MAPPING");
+    command.args(["--udp-port", &direct.udp_port.to_string()]);
+    command.args((!direct.port_mapping).then_some("--no-port-mapping"));
     if let Some(Http { port, new_token }) = http {
         command.args(["--http", &port.to_string()]);
         command.args(new_token.then_some("--new-http-token"));

@@ -87,6 +87,29 @@ delivered = { from = "ana", to = "bob", exactly_once = true, within = "60s" }
 connected = { node = "*", after = "moved", within = "60s" }
 "#;
 
+/// The matrix's canary: the real programs behind the kinds of routers that differ most.
+#[test]
+fn cells_of_the_matrix_get_the_paths_that_they_must() {
+    if !lab() {
+        return;
+    }
+    let cells = [
+        "full-cone:symmetric:v4",
+        "port-restricted:port-restricted:dual",
+        "symmetric:symmetric:v4",
+        "corporate:open:dual",
+        "symmetric:lan:v4",
+    ];
+    let mut args = vec!["matrix", "--driver", "lab"];
+    args.extend(cells.iter().flat_map(|cell| ["--cells", cell]));
+    let said = sim(&args);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert_eq!(said.out.lines().filter(|l| l.starts_with("pass\t")).count(), cells.len());
+    let said = sim(&["matrix", "--driver", "lab", "--disable", "quic", "--cells", cells[0]]);
+    assert_eq!(said.code, 1, "{}{}", said.out, said.err);
+    assert!(said.err.contains("must get direct, got relay"), "{}", said.err);
+}
+
 /// As [`super::a_scenario_can_demand_a_direct_path`], with the real programs.
 #[test]
 fn a_scenario_can_demand_a_direct_path_in_the_lab() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshwire_netsim::{Change, LinkState, Preset};
+use meshwire_netsim::Preset;
 use tokio::time::sleep;
 
 use super::town::{Town, between};

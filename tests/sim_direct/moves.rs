@@ -39,29 +39,29 @@ fn a_router_reboots_and_forgets_its_mappings() {
         (13, Preset::Symmetric, Preset::Symmetric),
     ] {
         between(ana, bob, seed, async |town| {
-            changes(town, async |town| town.control(Change::Reboot { router: town.ana.router })).await;
+            changes(town, async |town| town.control(Change::Reboot { router: town.ana.router }))
+                .await;
         });
     }
 }
 
 #[test]
 fn the_recipients_router_reboots() {
-    for (seed, ana, bob) in [
-        (14, Preset::PortRestricted, Preset::FullCone),
-        (15, Preset::FullCone, Preset::Symmetric),
-    ] {
+    for (seed, ana, bob) in
+        [(14, Preset::PortRestricted, Preset::FullCone), (15, Preset::FullCone, Preset::Symmetric)]
+    {
         between(ana, bob, seed, async |town| {
-            changes(town, async |town| town.control(Change::Reboot { router: town.bob.router })).await;
+            changes(town, async |town| town.control(Change::Reboot { router: town.bob.router }))
+                .await;
         });
     }
 }
 
 #[test]
 fn a_home_gets_another_uplink() {
-    for (seed, ana, bob) in [
-        (21, Preset::PortRestricted, Preset::FullCone),
-        (22, Preset::Symmetric, Preset::Symmetric),
-    ] {
+    for (seed, ana, bob) in
+        [(21, Preset::PortRestricted, Preset::FullCone), (22, Preset::Symmetric, Preset::Symmetric)]
+    {
         between(ana, bob, seed, async |town| {
             changes(town, async |town| {
                 let addresses = vec![ip("198.18.77.77"), ip("2001:db8:2::7777")];
@@ -74,10 +74,9 @@ fn a_home_gets_another_uplink() {
 
 #[test]
 fn a_machine_gets_another_address() {
-    for (seed, ana, bob) in [
-        (31, Preset::PortRestricted, Preset::FullCone),
-        (32, Preset::Symmetric, Preset::Symmetric),
-    ] {
+    for (seed, ana, bob) in
+        [(31, Preset::PortRestricted, Preset::FullCone), (32, Preset::Symmetric, Preset::Symmetric)]
+    {
         between(ana, bob, seed, async |town| {
             changes(town, async |town| {
                 let addresses = vec![ip("10.0.1.77")];

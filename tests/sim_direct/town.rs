@@ -223,7 +223,8 @@ impl Town {
             Err(_) => panic!("not all came\n{}", self.story().await),
         };
         let heard: Vec<_> = heard.into_iter().filter(|(_, t)| t != LAST).collect();
-        let mut open: BTreeSet<EnvelopeId> = sent.iter().map(|(_, id, _)| *id).chain([last]).collect();
+        let mut open: BTreeSet<EnvelopeId> =
+            sent.iter().map(|(_, id, _)| *id).chain([last]).collect();
         let acked = timeout(PATIENCE, async {
             while !open.is_empty() {
                 open.remove(&acks.recv().await.unwrap());
@@ -240,12 +241,12 @@ impl Town {
 /// Everything in an inbox, in order.
 async fn inbox(node: &Node) -> Vec<String> {
     let mut listed = Vec::new();
-    let mut after = None;
+    let mut after = 0;
     loop {
-        let ask = Inbox { after, peek: true, limit: Some(PAGE), ..Inbox::default() };
+        let ask = Inbox { after: Some(after), peek: true, limit: Some(PAGE), ..Inbox::default() };
         let rows = node.inbox(ask).await.unwrap();
         let Some(last) = rows.last() else { return listed };
-        after = Some(last.order);
+        after = last.order;
         listed.extend(rows.into_iter().map(|row| row.message));
     }
 }
@@ -315,7 +316,10 @@ impl Flood {
 
     fn listed(&self, inbox: &[String]) {
         let expected = self.sent.iter().map(|(_, _, text)| text.as_str()).chain([LAST]);
-        assert!(inbox.iter().map(String::as_str).eq(expected), "the inbox differs");
+        for (n, (text, expected)) in inbox.iter().zip(expected).enumerate() {
+            assert_eq!(text, expected, "in place {n} of the inbox");
+        }
+        assert_eq!(inbox.len(), self.sent.len() + 1, "{:?}", inbox.last());
     }
 
     /// The longest time without a delivery.

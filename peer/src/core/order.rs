@@ -16,10 +16,11 @@ use std::collections::{BTreeMap, HashMap};
 use meshwire_signaling::limits::{ORDER_HOLD, ms};
 use meshwire_signaling::{InstanceId, MeshId, Priority, PublicKey, Target};
 
-/// Most rows held for one counter.
-pub const MAX_HELD_PER_COUNTER: usize = 256;
+/// Most rows held for one counter: [`ORDER_HOLD`] at 800 messages a second. A path that dies under such a
+/// load leaves holes until its messages have gone another way.
+pub const MAX_HELD_PER_COUNTER: usize = 4_096;
 /// Most rows held in total.
-pub const MAX_HELD: usize = 4_096;
+pub const MAX_HELD: usize = 16_384;
 /// Most counters remembered; a sender makes new ones at will. Forgetting one means that its next
 /// message is a first contact and surfaces at once.
 pub const MAX_COUNTERS: usize = 65_536;

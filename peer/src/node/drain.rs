@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use meshwire_signaling::frame::{code, feature};
-use meshwire_signaling::{EnvelopeId, PublicKey, Target};
+use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, Target};
 use meshwire_transport::fault;
 use meshwire_transport::link::{Handed, LinkError, MessageLink as _};
 use meshwire_transport::net::jitter;
@@ -20,12 +21,13 @@ use tokio::time::Duration;
 use super::events::Event;
 use super::groups::without;
 use super::mesh::Mesh;
-use super::paths::Carrier;
+use super::paths::{Carrier, DirectCarrier};
 use super::seal::to_send;
 use super::sessions::SESSION_ENDED;
 use super::{outbox, regroup};
 use crate::core::group::RecipientState;
 use crate::core::outbox::{Disposition, judge, retry_delay_ms};
+use crate::path::hedge::MessageKey;
 use crate::store::{OutboxMeta, OutboxRow, Step, StepTo, Stepped, StoreError};
 
 /// Rows on the link whose tickets are open.
@@ -143,15 +145,20 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
     let kept = needs_care(&row.meta).then(|| row.clone());
     let carrier = mesh.carrier(&row.meta);
     let peer = row.meta.member.unwrap_or(row.meta.recipient);
-    let (ticket, direct) = match carrier {
-        Carrier::Direct(link) => (link.send(row.envelope).await, Some(link)),
+    let envelope = row.envelope;
+    let ticket = match carrier {
+        Carrier::Direct(path) => {
+            let sending = directly(mesh.clone(), path, peer, (author, id), envelope);
+            let end = sending.await.map(End::Direct);
+            return async move { Outcome { id, author, attempts, end: end.await } }.boxed();
+        }
         Carrier::Relay { avoidable } => {
             if avoidable {
-                mesh.paths.tally().relayed(row.envelope.body.0.len());
+                mesh.paths.tally().relayed(envelope.body.0.len());
             }
-            (mesh.link.send(to_send(row.envelope, &author)).await, None)
+            mesh.link.send(to_send(envelope, &author)).await
         }
-        Carrier::None => (Err(LinkError::Down), None),
+        Carrier::None => Err(LinkError::Down),
     };
     let mesh = mesh.clone();
     async move {
@@ -159,13 +166,6 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
             Ok(ticket) => ticket.await,
             Err(e) => Err(e),
         };
-        if let Some(link) = direct {
-            match &result {
-                Ok(_) => mesh.paths.sent(&peer, (author, id)),
-                Err(e) => mesh.path_refused(&peer, &link, (author, id), e),
-            }
-            return Outcome { id, author, attempts, end: End::Direct(result) };
-        }
         let end = match (result, kept) {
             (Err(e @ LinkError::RecipientsChanged { .. }), Some(row)) => {
                 End::Link(regroup::follow(&mesh, row, e).await)
@@ -182,6 +182,37 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
         Outcome { id, author, attempts, end }
     }
     .boxed()
+}
+
+/// Hands a message to a direct path. A path that has no room now is waited for in the future: others have
+/// other paths.
+async fn directly(
+    mesh: Arc<Mesh>,
+    path: DirectCarrier,
+    peer: PublicKey,
+    message: MessageKey,
+    envelope: Envelope,
+) -> BoxFuture<'static, Result<Handed, LinkError>> {
+    let mut sending = async move {
+        let link = &path.link;
+        let done = path.outlives(async {
+            mesh.paths.sent(&peer, link, message, false);
+            let handed = link.send(envelope).await?.await?;
+            mesh.paths.sent(&peer, link, message, true);
+            Ok(handed)
+        });
+        let done = done.await;
+        if let Err(e) = &done {
+            mesh.path_refused(&peer, link, message, e);
+        }
+        done
+    }
+    .boxed();
+    // What is handed over leaves in the order of these calls.
+    match futures_util::poll!(&mut sending) {
+        Poll::Ready(done) => std::future::ready(done).boxed(),
+        Poll::Pending => sending,
+    }
 }
 
 /// Whether a refusal may ask for the row once more.

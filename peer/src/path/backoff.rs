@@ -14,6 +14,8 @@ pub const MAX: Duration = Duration::from_secs(300);
 /// Waits after the loss of a path that had worked; the last one repeats.
 pub const RECOVER: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3)];
+/// A path that was lost, came back, and is lost within this time once more has not come back.
+pub const STEADY: Duration = Duration::from_secs(10);
 /// How long a lost path is sought with these.
 pub const RECOVER_FOR: Duration = Duration::from_secs(300);
 
@@ -26,12 +28,15 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A path that had worked is gone.
-    pub fn lost(&mut self, now: Instant) {
-        *self = Self { failures: 0, lost: Some(now) };
+    /// A path that had worked for so long is gone. One that comes and goes is sought less and less
+    /// often, as if it had not come.
+    pub fn lost(&mut self, now: Instant, lasted: Duration) {
+        let again = self.lost.is_some() && lasted < STEADY;
+        let failures = if again { self.failures.saturating_add(1) } else { 0 };
+        *self = Self { failures, lost: Some(now) };
     }
 
-    /// The networks have changed, or a path is up: what was is no guide any more.
+    /// The networks have changed: what was is no guide any more.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -81,13 +86,19 @@ mod tests {
     async fn a_lost_path_is_sought_often_and_then_as_if_cold() {
         let start = Instant::now();
         let mut b = Backoff::default();
-        b.lost(start);
+        b.lost(start, STEADY);
         let mut waits = Vec::new();
         for _ in 0..6 {
             waits.push(b.wait(start, 0).as_secs());
             b.failed();
         }
         assert_eq!(waits, [0, 1, 2, 3, 3, 3]);
+        b.lost(start, STEADY);
+        assert_eq!(b.wait(start, 0), Duration::ZERO);
+        for wait in [1, 2, 3, 3] {
+            b.lost(start, STEADY / 2);
+            assert_eq!(b.wait(start, 0), Duration::from_secs(wait), "it comes and goes");
+        }
         let late = start + RECOVER_FOR;
         assert_eq!(b.wait(late, 0), FIRST / 2);
         b.failed();

@@ -3,6 +3,10 @@
 //! Late is max(3 RTT, 200 ms). The receiver's dedupe makes the copy harmless, so the cost is bytes
 //! alone; a budget of a tenth of the messages bounds it. Two late ones in a row, with no ack between
 //! them, demote the path: whatever is not acked then leaves over the relay at once.
+//!
+//! A message waits for two things: that the path takes it over, and its ack. On a path that is merely
+//! slow many messages wait for the first for long, so the clock of those begins anew with each one
+//! that is taken: they are late when the path stands still, not when it is busy.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -32,11 +36,42 @@ pub struct Due {
     pub demote: bool,
 }
 
+/// Messages in the order in which they are late.
+#[derive(Debug, Default)]
+struct Line {
+    since: BTreeMap<MessageKey, Instant>,
+    order: VecDeque<(Instant, MessageKey)>,
+}
+
+impl Line {
+    fn push(&mut self, now: Instant, key: MessageKey) {
+        if self.order.len() < MAX_WATCHED && self.since.insert(key, now).is_none() {
+            self.order.push_back((now, key));
+        }
+    }
+
+    fn remove(&mut self, key: &MessageKey) {
+        self.since.remove(key);
+        while self.order.front().is_some_and(|(at, key)| self.since.get(key) != Some(at)) {
+            self.order.pop_front();
+        }
+    }
+
+    fn front(&self) -> Option<(Instant, MessageKey)> {
+        // The front is never one that was removed.
+        self.order.front().copied()
+    }
+}
+
 /// Watches the acks of one direct path.
 #[derive(Debug)]
 pub struct Hedger {
-    watched: BTreeMap<MessageKey, Instant>,
-    order: VecDeque<(Instant, MessageKey)>,
+    /// Handed to the path, which has not said that it has them.
+    handed: Line,
+    /// Taken over by the path, and without an ack.
+    taken: Line,
+    /// When the path last did anything.
+    progress: Option<Instant>,
     /// In tenths of a hedge.
     saved: u32,
     late: u32,
@@ -45,8 +80,9 @@ pub struct Hedger {
 impl Default for Hedger {
     fn default() -> Self {
         Self {
-            watched: BTreeMap::new(),
-            order: VecDeque::new(),
+            handed: Line::default(),
+            taken: Line::default(),
+            progress: None,
             saved: MAX_SAVED * MESSAGES_PER_HEDGE,
             late: 0,
         }
@@ -54,39 +90,44 @@ impl Default for Hedger {
 }
 
 impl Hedger {
-    /// A message left over the direct path.
-    pub fn sent(&mut self, now: Instant, key: MessageKey) {
+    /// Another path is up, or none: what the old one still owes is no fault of the new one. What was
+    /// saved stays, or a path that comes and goes would have a budget each time.
+    pub fn begin(&mut self) {
+        *self = Self { saved: self.saved, ..Self::default() };
+    }
+
+    /// A message was handed to the direct path.
+    pub fn handed(&mut self, now: Instant, key: MessageKey) {
         self.saved = self.saved.saturating_add(1).min(MAX_SAVED * MESSAGES_PER_HEDGE);
-        if self.order.len() < MAX_WATCHED && self.watched.insert(key, now).is_none() {
-            self.order.push_back((now, key));
+        self.handed.push(now, key);
+    }
+
+    /// The path has taken it over.
+    pub fn taken(&mut self, now: Instant, key: MessageKey) {
+        // Its ack may have come first.
+        if self.handed.since.contains_key(&key) {
+            self.handed.remove(&key);
+            self.taken.push(now, key);
         }
+        self.progress = Some(now);
     }
 
     /// Its receipt came, over whichever path; `direct` says whether over this one.
-    pub fn acked(&mut self, key: &MessageKey, direct: bool) {
-        self.watched.remove(key);
-        while self.order.front().is_some_and(|(sent, key)| self.watched.get(key) != Some(sent)) {
-            self.order.pop_front();
-        }
+    pub fn acked(&mut self, now: Instant, key: &MessageKey, direct: bool) {
+        self.handed.remove(key);
+        self.taken.remove(key);
         if direct {
             self.late = 0;
+            self.progress = Some(now);
         }
     }
 
     /// What is late at `now`. `rtt` is the path's; an ack costs the other side a write to disk, too.
     pub fn due(&mut self, now: Instant, rtt: Duration) -> Due {
         let mut due = Due::default();
-        let patience = patience(rtt);
-        while let Some((sent, key)) = self.order.front().copied() {
-            let waits = self.watched.get(&key) == Some(&sent);
-            if waits && now.saturating_duration_since(sent) < patience {
-                break;
-            }
-            self.order.pop_front();
-            if !waits {
-                continue;
-            }
-            self.watched.remove(&key);
+        while let Some((_, key)) = self.next(rtt).filter(|(at, _)| *at <= now) {
+            self.handed.remove(&key);
+            self.taken.remove(&key);
             self.late += 1;
             due.demote |= self.late >= LATE_IN_A_ROW;
             if let Some(left) = self.saved.checked_sub(MESSAGES_PER_HEDGE) {
@@ -100,12 +141,24 @@ impl Hedger {
     /// When [`Self::due`] next has something to say.
     #[must_use]
     pub fn deadline(&self, rtt: Duration) -> Option<Instant> {
-        // The front is never one whose ack has come.
-        self.order.front().map(|(sent, _)| *sent + patience(rtt))
+        self.next(rtt).map(|(at, _)| at)
+    }
+
+    /// The message that is late next, and when.
+    fn next(&self, rtt: Duration) -> Option<(Instant, MessageKey)> {
+        let patience = patience(rtt);
+        let handed = self.handed.front().map(|(at, key)| {
+            let since = self.progress.map_or(at, |progress| progress.max(at));
+            (since + patience, key)
+        });
+        let taken = self.taken.front().map(|(at, key)| (at + patience, key));
+        handed.into_iter().chain(taken).min_by_key(|(at, _)| *at)
     }
 }
 
-fn patience(rtt: Duration) -> Duration {
+/// How long an ack may take on a path with this round trip.
+#[must_use]
+pub fn patience(rtt: Duration) -> Duration {
     rtt.saturating_mul(3).max(MIN_LATE)
 }
 
@@ -115,6 +168,12 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(10);
 
+    /// Handed over, and taken at once.
+    fn sent(h: &mut Hedger, now: Instant, key: MessageKey) {
+        h.handed(now, key);
+        h.taken(now, key);
+    }
+
     fn key(n: u128) -> MessageKey {
         (PublicKey([7; 32]), EnvelopeId::new(1, n))
     }
@@ -123,14 +182,14 @@ mod tests {
     async fn a_late_ack_is_hedged_and_a_second_one_demotes() {
         let start = Instant::now();
         let mut h = Hedger::default();
-        h.sent(start, key(1));
+        sent(&mut h, start, key(1));
         assert_eq!(h.deadline(RTT), Some(start + MIN_LATE));
         assert_eq!(h.due(start + MIN_LATE - Duration::from_millis(1), RTT), Due::default());
         let due = h.due(start + MIN_LATE, RTT);
         assert_eq!(due, Due { hedge: vec![key(1)], demote: false });
         assert_eq!(h.due(start + MIN_LATE * 9, RTT), Due::default(), "once");
         let later = start + MIN_LATE * 2;
-        h.sent(later, key(2));
+        sent(&mut h, later, key(2));
         let due = h.due(later + MIN_LATE, RTT);
         assert_eq!(due, Due { hedge: vec![key(2)], demote: true });
     }
@@ -141,15 +200,15 @@ mod tests {
         let mut h = Hedger::default();
         for n in 0..10 {
             let at = start + MIN_LATE * n;
-            h.sent(at, key(n.into()));
+            sent(&mut h, at, key(n.into()));
             assert!(!h.due(at + MIN_LATE, RTT).demote);
             // The ack of the late one comes after all, by this path.
-            h.acked(&key(n.into()), true);
+            h.acked(at, &key(n.into()), true);
         }
         let at = start + MIN_LATE * 11;
-        h.sent(at, key(100));
-        h.sent(at, key(101));
-        h.acked(&key(99), false);
+        sent(&mut h, at, key(100));
+        sent(&mut h, at, key(101));
+        h.acked(at, &key(99), false);
         assert!(h.due(at + MIN_LATE, RTT).demote, "an ack over the relay proves nothing");
     }
 
@@ -157,11 +216,11 @@ mod tests {
     async fn long_round_trips_are_not_late() {
         let start = Instant::now();
         let mut h = Hedger::default();
-        h.sent(start, key(1));
+        sent(&mut h, start, key(1));
         let rtt = Duration::from_millis(600);
         assert_eq!(h.due(start + rtt * 2, rtt), Due::default());
         assert_eq!(h.deadline(rtt), Some(start + rtt * 3));
-        h.acked(&key(1), true);
+        h.acked(start, &key(1), true);
         assert_eq!(h.deadline(rtt), None);
     }
 
@@ -172,7 +231,7 @@ mod tests {
         let mut hedged = 0;
         for n in 0..2_000_u32 {
             let at = start + MIN_LATE * n;
-            h.sent(at, key(n.into()));
+            sent(&mut h, at, key(n.into()));
             // Every one is late.
             hedged += h.due(at + MIN_LATE, RTT).hedge.len();
         }
@@ -184,11 +243,46 @@ mod tests {
         let start = Instant::now();
         let mut h = Hedger::default();
         for n in 0..10_000_u32 {
-            h.sent(start, key(n.into()));
+            sent(&mut h, start, key(n.into()));
         }
-        assert_eq!((h.watched.len(), h.order.len()), (MAX_WATCHED, MAX_WATCHED));
+        assert_eq!((h.taken.since.len(), h.taken.order.len()), (MAX_WATCHED, MAX_WATCHED));
         let due = h.due(start + MIN_LATE, RTT);
         assert!(due.demote && due.hedge.len() <= MAX_SAVED as usize);
-        assert!(h.order.is_empty() && h.watched.is_empty());
+        assert!(h.taken.order.is_empty() && h.taken.since.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_that_stands_still_is_given_up_and_one_that_is_slow_is_not() {
+        let start = Instant::now();
+        let mut h = Hedger::default();
+        for n in 0..100_u32 {
+            h.handed(start, key(n.into()));
+        }
+        // One is taken each 150 ms: the last ones wait for 15 s.
+        let mut at = start;
+        for n in 0..90_u32 {
+            at += MIN_LATE * 3 / 4;
+            assert_eq!(h.due(at, RTT), Due::default(), "{n}");
+            h.taken(at, key(n.into()));
+            h.acked(at, &key(n.into()), true);
+        }
+        assert_eq!(h.deadline(RTT), Some(at + MIN_LATE));
+        let due = h.due(at + MIN_LATE, RTT);
+        assert!(due.demote && !due.hedge.is_empty(), "{due:?}");
+        assert_eq!(h.deadline(RTT), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_path_owes_nothing_for_the_old_one() {
+        let start = Instant::now();
+        let mut h = Hedger::default();
+        h.handed(start, key(1));
+        h.handed(start, key(2));
+        h.begin();
+        assert_eq!(h.deadline(RTT), None);
+        // What the old one says now is no word of the new one.
+        h.taken(start, key(1));
+        h.acked(start, &key(2), false);
+        assert_eq!(h.due(start + MIN_LATE * 9, RTT), Due::default());
     }
 }

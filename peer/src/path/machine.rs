@@ -24,7 +24,7 @@ use std::sync::Arc;
 use meshwire_signaling::{PublicKey, UnixMillis};
 use tokio::time::{Duration, Instant};
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, STEADY};
 use super::history::{Cause, History, What};
 use super::select::Direct;
 use super::tally::Tally;
@@ -134,6 +134,8 @@ struct Try {
 #[derive(Clone, Copy, Debug)]
 struct Path {
     since: Instant,
+    /// Since when there has been a path without a break.
+    steady: Instant,
     traffic: Instant,
     renew: Instant,
 }
@@ -356,11 +358,11 @@ impl Machine {
             return;
         }
         self.current = None;
+        let steady = self.path.map_or(now.at, |path| path.steady);
         if self.path.is_some() {
             self.history.note(now.unix, What::Down(Cause::Replaced), "");
         }
-        self.path = Some(Path { since: now.at, traffic: now.at, renew: now.at + RENEW });
-        self.backoff.reset();
+        self.path = Some(Path { since: now.at, steady, traffic: now.at, renew: now.at + RENEW });
         self.history.note(now.unix, What::Up, detail);
         todo.push(Action::Promote(attempt));
     }
@@ -386,15 +388,18 @@ impl Machine {
     }
 
     fn lose(&mut self, now: Now, cause: Cause, todo: &mut Vec<Action>) {
-        if self.path.take().is_none() {
-            return;
-        }
+        let Some(path) = self.path.take() else { return };
         self.history.note(now.unix, What::Down(cause), "");
+        let lasted = now.at.saturating_duration_since(path.steady);
         if self.current.is_some() || matches!(cause, Cause::Idle | Cause::PeerEnded) {
+            if lasted >= STEADY {
+                self.backoff.reset();
+            }
             return;
         }
-        self.backoff.lost(now.at);
-        if self.is_wanted(now) {
+        self.backoff.lost(now.at, lasted);
+        self.put_off(now);
+        if self.wait.is_none() && self.is_wanted(now) {
             self.offer(now, todo);
         }
     }

@@ -8,6 +8,8 @@
 mod all;
 mod cell;
 mod expect;
+#[cfg(target_os = "linux")]
+mod lab;
 mod place;
 mod play;
 mod report;
@@ -15,5 +17,7 @@ mod report;
 pub use all::play_all;
 pub use cell::{Cell, CellError, Families, Listener};
 pub use expect::{Route, expected};
+#[cfg(target_os = "linux")]
+pub use lab::play_in_lab;
 pub use play::{Outcome, Step, play};
 pub use report::html;

@@ -70,7 +70,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(cell: Cell, seed: u64) -> Self {
+    pub(super) fn new(cell: Cell, seed: u64) -> Self {
         Self {
             cell: cell.to_string(),
             seed,

@@ -17,7 +17,7 @@ use tokio::time::Duration;
 
 use super::WorldError;
 use super::interfaces::SimInterfaces;
-use crate::direct::paths_with;
+use crate::direct::{Settings, paths_with};
 
 /// Rows of an inbox that are listed: more than any run sends.
 const INBOX: u32 = 1_000;
@@ -74,8 +74,9 @@ impl VirtualNode {
             return Err(WorldError::Running(self.name.clone()));
         }
         let net = Arc::new(self.host.clone());
+        let settings = Settings { mode: self.mode, ..Settings::default() };
         let interfaces = Arc::new(SimInterfaces::new(self.host.clone()));
-        let paths = paths_with(net.clone(), interfaces, self.mode).await?;
+        let paths = paths_with(net.clone(), interfaces, settings).await?;
         let node = Box::pin(Node::in_memory(net, &self.home, paths)).await;
         self.running = Some(node.map_err(|e| self.says(e))?);
         Ok(())

@@ -111,11 +111,7 @@ fn weigh() -> anyhow::Result<Weight> {
     }
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let ticks = ticks(&stat).context("/proc/self/stat without times")?;
-    Ok(Weight {
-        rss: rss.saturating_mul(1_024),
-        cpu_us: ticks.saturating_mul(TICK_US),
-        sleeps,
-    })
+    Ok(Weight { rss: rss.saturating_mul(1_024), cpu_us: ticks.saturating_mul(TICK_US), sleeps })
 }
 
 /// A number of `/proc/PID/status` (proc_pid_status(5)).

@@ -8,14 +8,14 @@ use anyhow::{Context as _, anyhow};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use meshwire_peer::path::PathMode;
 use meshwire_signaling::PublicKey;
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 use super::hub::{Ask, Joined, Peers, Weight};
-use super::world::{Keep, Member, PATIENCE, World, open, join};
+use super::world::{Keep, Member, PATIENCE, World, join, open};
 use crate::context::{Context, POLL};
 use crate::exit::Exit;
 use crate::output::Table;
@@ -115,7 +115,9 @@ impl Hub {
     /// Its input ends, and so does it.
     async fn end(mut self) -> anyhow::Result<()> {
         drop(self.ask);
-        timeout(PATIENCE, self.child.wait()).await.map_err(|_| anyhow!("the node does not end"))??;
+        timeout(PATIENCE, self.child.wait())
+            .await
+            .map_err(|_| anyhow!("the node does not end"))??;
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ mod connect;
 mod hub;
 #[cfg(target_os = "linux")]
 mod idle;
+mod path;
 mod rtt;
 mod spread;
 mod world;

@@ -14,6 +14,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::path::Path;
 use super::spread::{Spread, words};
 use super::world::{Keep, Member, World, receipt, text, until};
 use crate::context::Context;
@@ -21,7 +22,7 @@ use crate::exit::Exit;
 use crate::output::Table;
 
 /// Bytes of request and answer.
-const BYTES: usize = 256;
+pub(super) const BYTES: usize = 256;
 /// Round trips before anything is measured.
 const WARM_UP: u32 = 20;
 /// Blocks in which the subjects take turns, so that what else this machine does meets all of them.
@@ -191,6 +192,13 @@ pub(super) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         true => Some(Raw::start(cx.net.as_ref()).await?),
         false => None,
     };
+    let mut path = Path::start(&cx.net).await?;
+    for _ in 0..WARM_UP {
+        path.exchange().await?;
+        path.crypt()?;
+    }
+    path.answers.clear();
+    path.crypto.clear();
     let until = Instant::now() + LIMIT;
     let (mut left, mut block) = (args.count, BLOCKS);
     while left > 0 && Instant::now() < until {
@@ -202,6 +210,12 @@ pub(super) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         for _ in 0..share {
             memory.exchange().await?;
         }
+        for _ in 0..share {
+            path.exchange().await?;
+        }
+        for _ in 0..share {
+            path.crypt()?;
+        }
         if let Some(raw) = &mut raw {
             for _ in 0..share {
                 raw.exchange().await?;
@@ -210,34 +224,33 @@ pub(super) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         left -= share;
         block = block.saturating_sub(1).max(1);
     }
-    let measured = measured(&disk, &memory, raw.as_ref());
+    let measured = measured(raw.as_ref(), &path, &memory, &disk);
     disk.end().await;
     memory.end().await;
+    path.end().await;
     world.end().await?;
     drop(progress);
     cx.out.show(&measured, || table(&measured).render(cx.out.width()))?;
     Ok(Exit::Ok)
 }
 
-fn measured(disk: &Nodes, memory: &Nodes, raw: Option<&Raw>) -> Measured {
-    let mut rows = Vec::new();
+fn measured(raw: Option<&Raw>, path: &Path, memory: &Nodes, disk: &Nodes) -> Measured {
     let base = raw.and_then(|raw| Spread::of(&raw.times));
-    if let Some(spread) = base {
-        let ratio = Some(1.0);
-        rows.push(Row { what: "raw quinn, there and back", spread, ratio, relayed: None });
-    }
     let kinds = [
-        ("in memory, answer", &memory.answers, memory.relayed),
-        ("in memory, receipt", &memory.receipts, memory.relayed),
-        ("on disk, answer", &disk.answers, disk.relayed),
-        ("on disk, receipt", &disk.receipts, disk.relayed),
+        ("raw quinn, there and back", raw.map(|raw| raw.times.as_slice()), None),
+        ("direct path alone, answer", Some(path.answers.as_slice()), None),
+        ("cryptography of both messages", Some(&path.crypto), None),
+        ("nodes in memory, answer", Some(&memory.answers), Some(memory.relayed)),
+        ("nodes in memory, receipt", Some(&memory.receipts), Some(memory.relayed)),
+        ("nodes on disk, answer", Some(&disk.answers), Some(disk.relayed)),
+        ("nodes on disk, receipt", Some(&disk.receipts), Some(disk.relayed)),
     ];
-    for (what, times, relayed) in kinds {
-        let Some(spread) = Spread::of(times) else { continue };
+    let rows = kinds.into_iter().filter_map(|(what, times, relayed)| {
+        let spread = Spread::of(times?)?;
         let ratio = base.map(|base| (spread.p50_us / base.p50_us * 100.0).round() / 100.0);
-        rows.push(Row { what, spread, ratio, relayed: Some(relayed) });
-    }
-    Measured { rows, bytes: BYTES, optimised: !cfg!(debug_assertions) }
+        Some(Row { what, spread, ratio, relayed })
+    });
+    Measured { rows: rows.collect(), bytes: BYTES, optimised: !cfg!(debug_assertions) }
 }
 
 fn table(measured: &Measured) -> Table {

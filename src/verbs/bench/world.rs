@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use meshwire::direct::paths_with;
+use meshwire::direct::{Settings, paths_with};
 use meshwire::testing;
 use meshwire_coord::Broker;
 use meshwire_peer::Home;
@@ -133,7 +133,8 @@ pub(super) async fn open(
     mode: PathMode,
 ) -> anyhow::Result<Node> {
     let interfaces = Arc::new(FixedInterfaces::new([]));
-    let paths = paths_with(net.clone(), interfaces, mode).await?;
+    let paths =
+        paths_with(net.clone(), interfaces, Settings { mode, ..Settings::default() }).await?;
     if keep == Keep::Memory {
         return Ok(Box::pin(Node::in_memory(net.clone(), &MemoryHome::default(), paths)).await?);
     }

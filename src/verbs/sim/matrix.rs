@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use meshwire::sim::matrix::{Cell, Families, Listener, Outcome, Route, html, play_all};
+#[cfg(target_os = "linux")]
+use meshwire::sim::{SimError, matrix::play_in_lab};
 use meshwire_netsim::Preset;
 use meshwire_netsim::scenario::say_duration;
 use meshwire_transport::direct::Reach;
@@ -28,6 +29,9 @@ use crate::output::Table;
     meshwire sim matrix --cells symmetric:*:v4 --html matrix.html\n  \
     meshwire sim matrix --disable quic                 every direct cell is red")]
 pub(crate) struct Args {
+    /// What plays them
+    #[arg(long, value_enum, default_value_t = Driver::Virtual)]
+    driver: Driver,
     /// Play these cells alone: parts are names or *, and can be left out at the end; can be repeated
     #[arg(long, value_name = "CELLS")]
     cells: Vec<String>,
@@ -40,6 +44,14 @@ pub(crate) struct Args {
     /// Write a page with the heat map and what happened in each cell
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Driver {
+    /// Broker and nodes in this process, in virtual time: the same each time
+    Virtual,
+    /// Programs in network namespaces, one cell after the other, in real time (Linux, root)
+    Lab,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,17 +110,10 @@ fn median(times: impl Iterator<Item = u64>) -> Option<u64> {
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     let cells = chosen(&args.cells)?;
     let quic = !args.disable.contains(&Technique::Quic);
-    let progress = cx.progress(format!("0/{} cells", cells.len()));
-    let (done, all) = (Arc::new(AtomicUsize::new(0)), cells.len());
-    let seed = args.seed;
-    let playing = tokio::task::spawn_blocking(move || {
-        let tell = |outcome: &Outcome| {
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            progress.say(format!("{done}/{all} cells: {}", outcome.cell));
-        };
-        play_all(&cells, seed, quic, &tell)
-    });
-    let outcomes = playing.await.context("the simulations' threads")?;
+    let outcomes = match args.driver {
+        Driver::Virtual => in_virtual(cx, cells, args.seed, quic).await?,
+        Driver::Lab => in_lab(cx, &cells, args.seed, quic).await?,
+    };
     if let Some(path) = &args.html {
         let page = html(&outcomes)?;
         std::fs::write(path, page).with_context(|| path.display().to_string())?;
@@ -129,9 +134,10 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     let got = first.got.map_or("nothing", Route::as_str);
     let trouble = first.trouble.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
     let disable = if quic { "" } else { " --disable quic" };
+    let driver = if args.driver == Driver::Lab { " --driver lab" } else { "" };
     let message = format!(
         "{} of {} cells are not what they must be; {} must get {}, got {got}{trouble}\nto play it again: \
-         meshwire sim matrix --cells {} --seed {}{disable}",
+         meshwire sim matrix --cells {} --seed {}{disable}{driver}",
         summary.failed,
         summary.cells,
         first.cell,
@@ -140,6 +146,53 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         first.seed
     );
     Err(Failed { code: "matrix_failed", message }.into())
+}
+
+async fn in_virtual(
+    cx: &Context,
+    cells: Vec<Cell>,
+    seed: u64,
+    quic: bool,
+) -> anyhow::Result<Vec<Outcome>> {
+    let progress = cx.progress(format!("0/{} cells", cells.len()));
+    let (done, all) = (AtomicUsize::new(0), cells.len());
+    let playing = tokio::task::spawn_blocking(move || {
+        let tell = |outcome: &Outcome| {
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            progress.say(format!("{done}/{all} cells: {}", outcome.cell));
+        };
+        play_all(&cells, seed, quic, &tell)
+    });
+    playing.await.context("the simulations' threads")
+}
+
+#[cfg(target_os = "linux")]
+async fn in_lab(
+    cx: &Context,
+    cells: &[Cell],
+    seed: u64,
+    quic: bool,
+) -> anyhow::Result<Vec<Outcome>> {
+    let progress = cx.progress(format!("0/{} cells", cells.len()));
+    let mut outcomes = Vec::new();
+    for (cell, number) in cells.iter().zip(1..) {
+        progress.say(format!("{number}/{} cells: {cell}", cells.len()));
+        match Box::pin(play_in_lab(*cell, seed, quic)).await {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(SimError::Unable(why)) => return Err(invalid("unable", why).into()),
+            Err(e) => {
+                let message = format!("{cell}: {e}");
+                return Err(Failed { code: "set_up", message }.into());
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn in_lab(_: &Context, _: &[Cell], _: u64, _: bool) -> anyhow::Result<Vec<Outcome>> {
+    let why = "the lab needs Linux; use the virtual driver".to_owned();
+    Err(invalid("unable", why).into())
 }
 
 fn chosen(patterns: &[String]) -> anyhow::Result<Vec<Cell>> {

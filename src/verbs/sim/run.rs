@@ -241,6 +241,8 @@ async fn perform(driver: Driver, cell: &Cell, options: Options) -> anyhow::Resul
             delivered: 0,
             packets: 0,
             dropped: 0,
+            first_ms: None,
+            paths: Vec::new(),
             asserts: Vec::new(),
         }),
         Err(SimError::File { path, error }) => {

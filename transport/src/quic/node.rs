@@ -52,15 +52,17 @@ pub struct Config {
     /// Offer relayed addresses alone, and send from nowhere else: peers do not learn where this node
     /// is (`--relay-only`, `--hide-addresses`).
     pub relayed_only: bool,
+    /// Ask the router to forward a port (PCP, NAT-PMP, UPnP), when the first attempt begins.
+    pub port_mapping: bool,
     /// Attempts and connections at once.
     pub max_attempts: usize,
 }
 
 impl Config {
-    /// Any port, direct addresses, and room for every peer of a large mesh.
+    /// Any port, direct addresses, port mapping, and room for every peer of a large mesh.
     #[must_use]
     pub fn new(interfaces: Arc<dyn Interfaces>) -> Self {
-        Self { port: 0, interfaces, relayed_only: false, max_attempts: 4096 }
+        Self { port: 0, interfaces, relayed_only: false, port_mapping: true, max_attempts: 4096 }
     }
 }
 
@@ -175,7 +177,8 @@ impl QuicNode {
             attempts: Mutex::default(),
         });
         let (stun, servers) = watch::channel(Vec::new());
-        let forwarded = mux.port(Ipv4Addr::UNSPECIFIED.into()).filter(|_| !config.relayed_only);
+        let maps = config.port_mapping && !config.relayed_only;
+        let forwarded = mux.port(Ipv4Addr::UNSPECIFIED.into()).filter(|_| maps);
         let forwarding = forwarded.map(|port| {
             let (net, interfaces) = (Arc::clone(&net), Arc::clone(&config.interfaces));
             portmap::keep(net, interfaces, port, Arc::clone(&wanted), Arc::clone(&known))

@@ -28,7 +28,7 @@ use meshwire_signaling::id::Blob;
 use meshwire_signaling::p2p::Attempts;
 use meshwire_signaling::{Hash, PublicKey, Target};
 use meshwire_transport::direct::{Adapter, DirectPath, PathInfo, Reach};
-use meshwire_transport::link::MessageLink;
+use meshwire_transport::link::{LinkError, MessageLink};
 use meshwire_transport::net::random;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -37,7 +37,7 @@ use tokio::time::{Duration, Instant};
 use self::attempt::Running;
 use super::events::Event;
 use super::mesh::Mesh;
-use crate::path::hedge::MessageKey;
+use crate::path::hedge::{MessageKey, patience};
 use crate::path::machine::{AttemptId, Now};
 use crate::path::select::{Direct, Recipient};
 use crate::path::{
@@ -49,7 +49,7 @@ use crate::store::OutboxMeta;
 const MAX_PAIRS: usize = 4_096;
 /// Attempts of all peers whose steps are remembered.
 const MAX_ATTEMPTS: usize = 4_096;
-/// How long a path that was replaced may still bring acks.
+/// How long a path that was replaced may still bring acks, at most.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What a path that is up needs.
@@ -57,6 +57,8 @@ struct Live {
     attempt: AttemptId,
     link: Arc<dyn MessageLink>,
     info: watch::Receiver<PathInfo>,
+    /// Dropped when nothing more is to be expected of the path: see [`DirectCarrier::outlives`].
+    alive: watch::Sender<()>,
 }
 
 struct Pair {
@@ -94,10 +96,32 @@ impl std::fmt::Debug for Paths {
     }
 }
 
+/// A direct path that takes a message.
+pub(super) struct DirectCarrier {
+    pub(super) link: Arc<dyn MessageLink>,
+    alive: watch::Receiver<()>,
+}
+
+impl DirectCarrier {
+    /// Waits for `work` of the path, unless the path is given up first: a dead one would not say so for
+    /// many seconds.
+    pub(super) async fn outlives<T>(
+        &self,
+        work: impl Future<Output = Result<T, LinkError>>,
+    ) -> Result<T, LinkError> {
+        let mut alive = self.alive.clone();
+        tokio::select! {
+            biased;
+            done = work => done,
+            _ = alive.wait_for(|()| false) => Err(LinkError::Down),
+        }
+    }
+}
+
 /// What carries one message.
 pub(super) enum Carrier {
     /// The pair's direct path.
-    Direct(Arc<dyn MessageLink>),
+    Direct(DirectCarrier),
     /// The broker. Avoidable: nothing but the networks speaks against a direct path.
     Relay { avoidable: bool },
     /// Nothing now.
@@ -140,17 +164,33 @@ impl Paths {
     /// A receipt came, `direct` says whether over the pair's direct path.
     pub(super) fn acked(&self, peer: &PublicKey, message: &MessageKey, direct: bool) {
         if let Some(pair) = self.lock().pairs.get_mut(peer) {
-            pair.hedger.acked(message, direct);
+            pair.hedger.acked(Instant::now(), message, direct);
             pair.relay.remove(message);
         }
     }
 
-    /// A message left over the direct path.
-    pub(super) fn sent(&self, peer: &PublicKey, message: MessageKey) {
-        if let Some(pair) = self.lock().pairs.get_mut(peer)
-            && pair.live.is_some()
-        {
-            pair.hedger.sent(Instant::now(), message);
+    /// A message was handed to the direct path, and with `taken` the peer has it.
+    pub(super) fn sent(
+        &self,
+        peer: &PublicKey,
+        link: &Arc<dyn MessageLink>,
+        message: MessageKey,
+        taken: bool,
+    ) {
+        let mut state = self.lock();
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        if !pair.live.as_ref().is_some_and(|live| Arc::ptr_eq(&live.link, link)) {
+            return;
+        }
+        let (now, rtt) = (Instant::now(), pair.rtt());
+        let before = pair.hedger.deadline(rtt);
+        match taken {
+            false => pair.hedger.handed(now, message),
+            true => pair.hedger.taken(now, message),
+        }
+        let after = pair.hedger.deadline(rtt);
+        // One that comes later is found when the earlier one has come.
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
             self.changed.notify_one();
         }
     }
@@ -222,9 +262,21 @@ impl Live {
     fn rtt(&self) -> Duration {
         self.info.borrow().rtt
     }
+
+    /// What it has taken and nobody has acked goes another way now; whether the peer hears its farewell
+    /// may take a while.
+    async fn end(self, mesh: &Mesh, peer: &PublicKey) {
+        drop(self.alive);
+        mesh.resend(peer).await;
+        self.link.close().await;
+    }
 }
 
 impl Pair {
+    fn rtt(&self) -> Duration {
+        self.live.as_ref().map(Live::rtt).unwrap_or_default()
+    }
+
     fn new(me: &PublicKey, peer: &PublicKey, tally: Arc<Tally>) -> Self {
         Self {
             machine: Machine::new(me, peer, tally),
@@ -289,7 +341,10 @@ impl Mesh {
         }
         match choice.via {
             Via::Direct => match state.pairs.get(&peer).and_then(|p| p.live.as_ref()) {
-                Some(live) => Carrier::Direct(live.link.clone()),
+                Some(live) => Carrier::Direct(DirectCarrier {
+                    link: live.link.clone(),
+                    alive: live.alive.subscribe(),
+                }),
                 None => self.relay_or_none(),
             },
             Via::Relay => Carrier::Relay { avoidable: choice.why.is_avoidable() },
@@ -362,13 +417,11 @@ impl Mesh {
                 Action::Promote(id) => self.promote(state, peer, id),
                 Action::Close(cause) => {
                     if let Some(live) = pair.live.take() {
+                        pair.hedger.begin();
                         self.tell_path(peer, None, Some(cause));
                         let mesh = self.clone();
                         let peer = *peer;
-                        state.spawn(async move {
-                            mesh.resend(&peer).await;
-                            live.link.close().await;
-                        });
+                        state.spawn(async move { live.end(&mesh, &peer).await });
                     }
                 }
             }
@@ -382,14 +435,16 @@ impl Mesh {
         let Some(running) = pair.running.take_if(|r| r.id == id) else { return };
         let Some(DirectPath { link, events, info }) = running.into_path() else { return };
         self.tell_path(peer, Some(&info.borrow()), None);
-        let old = pair.live.replace(Live { attempt: id, link: link.clone(), info });
+        let (alive, _) = watch::channel(());
+        let grace = pair.live.as_ref().map_or(GRACE, |old| patience(old.rtt()).min(GRACE));
+        let old = pair.live.replace(Live { attempt: id, link: link.clone(), info, alive });
+        pair.hedger.begin();
         state.spawn(carry::run(self.clone(), *peer, id, link, events));
         if let Some(old) = old {
             let (mesh, peer) = (self.clone(), *peer);
             state.spawn(async move {
-                tokio::time::sleep(GRACE).await;
-                old.link.close().await;
-                mesh.resend(&peer).await;
+                tokio::time::sleep(grace).await;
+                old.end(&mesh, &peer).await;
             });
         }
         self.wake.notify_one();

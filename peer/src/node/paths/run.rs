@@ -172,18 +172,18 @@ impl Mesh {
     ) {
         let mut state = self.paths.lock();
         let Some(pair) = state.pairs.get_mut(peer) else { return };
-        pair.relay.insert(message);
         let down = matches!(error, LinkError::Down | LinkError::Closed | LinkError::TimedOut);
+        if !down {
+            pair.relay.insert(message);
+        }
         let same = |live: &mut Live| Arc::ptr_eq(&live.link, link);
         let Some(live) = (if down { pair.live.take_if(same) } else { None }) else { return };
+        pair.hedger.begin();
         let todo = pair.machine.handle(self.moment(), Event::Lost(Cause::Silent));
         self.tell_path(peer, None, Some(Cause::Silent));
         self.act(&mut state, peer, todo);
         let (mesh, peer) = (self.clone(), *peer);
-        state.spawn(async move {
-            live.link.close().await;
-            mesh.resend(&peer).await;
-        });
+        state.spawn(async move { live.end(&mesh, &peer).await });
     }
 
     /// A path's link has ended.
@@ -194,6 +194,7 @@ impl Mesh {
             // Another one had taken its place.
             return;
         }
+        pair.hedger.begin();
         let todo = pair.machine.handle(self.moment(), Event::Lost(cause));
         self.tell_path(peer, None, Some(cause));
         self.act(&mut state, peer, todo);
