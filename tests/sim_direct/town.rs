@@ -193,7 +193,7 @@ impl Town {
     pub(crate) async fn flood(&mut self, script: impl AsyncFnOnce(&mut Self)) -> Flood {
         let (ana, bob) =
             (self.node("ana").node().unwrap().clone(), self.node("bob").node().unwrap().clone());
-        let mut acks = acks(&ana);
+        let mut fates = fates(&ana);
         let (over, ends) = watch::channel(false);
         let sending = tokio::spawn(send(ana, ends));
         let mut events = bob.events();
@@ -223,16 +223,26 @@ impl Town {
             Err(_) => panic!("not all came\n{}", self.story().await),
         };
         let heard: Vec<_> = heard.into_iter().filter(|(_, t)| t != LAST).collect();
-        let mut open: BTreeSet<EnvelopeId> =
-            sent.iter().map(|(_, id, _)| *id).chain([last]).collect();
+        let ids = sent.iter().map(|(_, id, _)| *id).chain([last]);
+        let mut open: BTreeSet<EnvelopeId> = ids.collect();
+        let mut all = Vec::new();
         let acked = timeout(PATIENCE, async {
             while !open.is_empty() {
-                open.remove(&acks.recv().await.unwrap());
+                let fate = fates.recv().await.unwrap();
+                if fate.2 == OutboxState::Delivered {
+                    open.remove(&fate.1);
+                }
+                all.push(fate);
             }
         });
         assert!(acked.await.is_ok(), "{} without a receipt\n{}", open.len(), self.story().await);
         let flood = Flood { sent, heard };
-        flood.check(&self.story().await);
+        if let Some(wrong) = flood.wrong() {
+            let fate = all.into_iter().filter(|f| wrong.contains(&f.1));
+            let fate: Vec<_> =
+                fate.map(|(at, id, to, why)| (at - self.start, id, to, why)).collect();
+            panic!("{wrong:?}\n{fate:#?}\n{}", self.story().await);
+        }
         flood.listed(&inbox(&bob).await);
         flood
     }
@@ -251,15 +261,17 @@ async fn inbox(node: &Node) -> Vec<String> {
     }
 }
 
-/// The messages of which a node hears that they are delivered.
-fn acks(node: &Node) -> mpsc::UnboundedReceiver<EnvelopeId> {
+/// What a node hears of its messages.
+type Fate = (Instant, EnvelopeId, OutboxState, Option<String>);
+
+fn fates(node: &Node) -> mpsc::UnboundedReceiver<Fate> {
     let (tell, told) = mpsc::unbounded_channel();
     let mut events = node.events();
     tokio::spawn(async move {
         loop {
             match events.recv().await {
-                Ok(Event::Outbox { id, state: OutboxState::Delivered, .. }) => {
-                    if tell.send(id).is_err() {
+                Ok(Event::Outbox { id, state, reason, .. }) => {
+                    if tell.send((Instant::now(), id, state, reason)).is_err() {
                         return;
                     }
                 }
@@ -306,12 +318,18 @@ pub(crate) struct Flood {
 }
 
 impl Flood {
-    /// Everything once and in order.
-    fn check(&self, story: &str) {
-        for (n, ((_, text), (_, _, expected))) in self.heard.iter().zip(&self.sent).enumerate() {
-            assert_eq!(text, expected, "in place {n}\n{story}");
+    /// The first message that was not heard in its turn, and what was heard then; none if all came once
+    /// and in order.
+    fn wrong(&self) -> Option<Vec<EnvelopeId>> {
+        let id = |text: &str| self.sent.iter().find(|(_, _, t)| t == text).map(|(_, id, _)| *id);
+        let turns = self.heard.iter().zip(&self.sent);
+        for ((_, text), (_, expected, wanted)) in turns {
+            if text != wanted {
+                println!("{text} came, and not {wanted}");
+                return Some([Some(*expected), id(text)].into_iter().flatten().collect());
+            }
         }
-        assert_eq!(self.heard.len(), self.sent.len(), "{story}");
+        (self.heard.len() != self.sent.len()).then(Vec::new)
     }
 
     fn listed(&self, inbox: &[String]) {

@@ -54,6 +54,12 @@ pub fn is_request(stun: &[u8]) -> bool {
     matches!(stun, [high, low, ..] if high & 0x01 == 0 && low & 0x10 == 0)
 }
 
+/// Whether a STUN message answers something (class success or error response).
+#[must_use]
+pub fn is_response(stun: &[u8]) -> bool {
+    matches!(stun, [high, ..] if high & 0xc1 == 0x01)
+}
+
 /// The part of a STUN request's USERNAME before the colon: whose agent it is for (RFC 8445 section
 /// 7.2.2). The message is otherwise unchecked.
 #[must_use]

@@ -78,6 +78,8 @@ pub(super) struct Wanted {
     pub(super) afresh: Notify,
     /// A peer is not heard any more: perhaps our router has another address.
     pub(super) silence: Notify,
+    /// Counts the moments at which a relay may have lost its allocation unnoticed.
+    pub(super) doubts: watch::Sender<u64>,
     /// Counts changes of the interfaces.
     pub(super) changes: watch::Sender<u64>,
     /// There has been an attempt.
@@ -90,10 +92,16 @@ impl Wanted {
     /// An attempt begins; `loopback`: to a peer on this machine, as far as anybody knows.
     pub(super) fn begin(&self, loopback: bool) {
         self.attempt.notify_one();
+        self.doubt();
         self.any.send_replace(true);
         if !loopback {
             self.beyond.send_replace(true);
         }
+    }
+
+    /// Relays are to make sure of their allocations.
+    pub(super) fn doubt(&self) {
+        self.doubts.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Resolves when a port of the router is of use.

@@ -5,8 +5,11 @@
 //! pretends to be it, makes of that crate, only the relay is lost. Data of peers that have a channel
 //! does not pass the task: its four bytes of framing are written and read here.
 //!
-//! A server allocates when the first attempt begins, and for as long as the node wants it. New
-//! credentials are used for the next allocation; the present one goes on.
+//! A server allocates when the first attempt begins, and for as long as the node wants it. An
+//! allocation that is gone does not say so: the server was restarted, or our router shows us to it by
+//! another port. So when in doubt (new credentials, a new attempt, a peer that has fallen silent) we ask
+//! for another one. The server refuses while the first one is there (437, RFC 8656 section 7.2); if it
+//! does not, the new one takes its place.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +42,10 @@ const PERMISSIONS: usize = 512;
 const PERMISSION_AGAIN: Duration = Duration::from_secs(10);
 /// How long an allocation may take. Its first request is repeated with growing pauses.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether the request for another allocation is to be repeated.
+const ASKING: Duration = Duration::from_millis(50);
+/// How long an allocation is taken for granted once it was asked for another one.
+const SURE: Duration = Duration::from_secs(3);
 /// First and longest pause before a server that failed is asked again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// RFC 8656 section 12: channel numbers.
@@ -157,9 +164,13 @@ pub(super) async fn keep(
     known: Arc<watch::Sender<Gathered>>,
 ) {
     let mut pause = BACK_OFF.0;
+    let started = Instant::now();
+    let mut server = server;
+    let mut doubts = wanted.doubts.subscribe();
+    let mut ready = None;
     loop {
         wanted.relay().await;
-        let with = server.borrow().clone();
+        let with = server.borrow_and_update().clone();
         let Some(mux) = mux.upgrade() else { return };
         let Some(port) = mux.port(with.addr.ip()) else { return };
         let (task, told) = mpsc::channel(QUEUE);
@@ -173,14 +184,46 @@ pub(super) async fn keep(
         });
         mux.routes.add_relay(&relay);
         let published = Published { relay, mux, known: Arc::clone(&known) };
-        let client = client(&with, local);
+        let session = match ready.take() {
+            Some((client, relayed)) => {
+                let session = Session::new(published, client, started);
+                session.allocated(relayed);
+                session
+            }
+            None => Session::new(published, client(&with, local), started),
+        };
         // A task, so that a panic stays in it. Whoever aborts us aborts it, too.
-        let mut session = tokio::task::JoinSet::new();
-        session.spawn(Session::new(published, client).run(told));
-        let held = session.join_next().await.is_some_and(|done| done.unwrap_or(false));
-        pause = if held { BACK_OFF.0 } else { (pause * 2).min(BACK_OFF.1) };
-        sleep(pause).await;
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(session.run(told, server.clone(), doubts.clone()));
+        let over = running.join_next().await.and_then(Result::ok).unwrap_or(Over::Failed);
+        pause = match over {
+            Over::Replaced(client, relayed) => {
+                ready = Some((*client, relayed));
+                continue;
+            }
+            Over::Ended => BACK_OFF.0,
+            Over::Failed => (pause * 2).min(BACK_OFF.1),
+        };
+        // Who wants a relay now does not wait longer than the shortest pause.
+        sleep(BACK_OFF.0).await;
+        doubts.mark_unchanged();
+        tokio::select! {
+            biased;
+            Ok(()) = server.changed() => {}
+            Ok(()) = doubts.changed() => {}
+            () = sleep(pause - BACK_OFF.0) => {}
+        }
     }
+}
+
+/// How a session ended.
+enum Over {
+    /// There was no allocation.
+    Failed,
+    /// There is none any more.
+    Ended,
+    /// There is another one.
+    Replaced(Box<TurnClientUdp>, SocketAddr),
 }
 
 fn client(server: &TurnServer, local: SocketAddr) -> TurnClientUdp {
@@ -222,41 +265,90 @@ struct Session {
     permissions: HashMap<IpAddr, Instant>,
     /// For whom a channel is being made: asking twice would make the second one fail.
     binding: HashSet<SocketAddr>,
+    /// Asks for another allocation.
+    another: Option<TurnClientUdp>,
+    /// When an allocation was last asked for.
+    asked: Instant,
 }
 
 type TurnInstant = turn_client_proto::stun::Instant;
 
 impl Session {
-    fn new(published: Published, client: TurnClientUdp) -> Self {
+    /// `started` is the beginning of the client's time: it cannot read tokio's clock.
+    fn new(published: Published, client: TurnClientUdp, started: Instant) -> Self {
         let (permissions, binding) = (HashMap::new(), HashSet::new());
-        Self { published, client, started: Instant::now(), permissions, binding }
+        let asked = Instant::now();
+        Self { published, client, started, permissions, binding, another: None, asked }
     }
 
-    /// The client's clock counts from its start: it cannot read tokio's.
     fn now(&self) -> TurnInstant {
         let nanos = self.started.elapsed().as_nanos();
         TurnInstant::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
     }
 
-    /// Runs until the server does not want us any more; says whether there was an allocation.
-    async fn run(mut self, mut told: mpsc::Receiver<Told>) -> bool {
-        let deadline = self.started + PATIENCE;
-        while let Some(wake) = self.settle() {
-            let allocated = self.published.relay.relayed().is_some();
-            if !allocated && Instant::now() >= deadline {
-                break;
+    /// Runs until the server does not want us any more, or there is another allocation.
+    async fn run(
+        mut self,
+        mut told: mpsc::Receiver<Told>,
+        mut server: watch::Receiver<TurnServer>,
+        mut doubts: watch::Receiver<u64>,
+    ) -> Over {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let replaced = self.settle_another();
+            if let Some((client, relayed)) = replaced {
+                return Over::Replaced(Box::new(client), relayed);
             }
-            let wake = if allocated { wake } else { wake.min(deadline) };
+            let wake = self.settle();
+            let allocated = self.published.relay.relayed().is_some();
+            let wake = match wake {
+                Some(wake) if allocated => wake,
+                Some(wake) if Instant::now() < deadline => wake.min(deadline),
+                _ if allocated => return Over::Ended,
+                _ => return Over::Failed,
+            };
             tokio::select! {
                 biased;
                 Some(told) = told.recv() => match told {
                     Told::Server(bytes) => self.hear(bytes),
                     Told::Peer(peer, data) => self.send(peer, &data),
                 },
+                Ok(()) = server.changed(), if allocated => {
+                    self.ask_another(&server.borrow_and_update().clone());
+                }
+                Ok(()) = doubts.changed(), if allocated => {
+                    if self.another.is_none() && self.asked.elapsed() >= SURE {
+                        self.ask_another(&server.borrow().clone());
+                    }
+                }
                 () = sleep_until(wake) => {}
             }
         }
-        self.published.relay.relayed().is_some()
+    }
+
+    fn ask_another(&mut self, server: &TurnServer) {
+        self.asked = Instant::now();
+        self.another = Some(client(server, self.published.relay.local()));
+    }
+
+    /// Does what is due for another allocation; says if there is one.
+    fn settle_another(&mut self) -> Option<(TurnClientUdp, SocketAddr)> {
+        let now = self.now();
+        let mut another = self.another.take()?;
+        let over = matches!(another.poll(now), TurnPollRet::Closed);
+        let (server, local) = (self.published.relay.server(), self.published.relay.local());
+        while let Some(out) = another.poll_transmit(now) {
+            self.published.mux.send(local.ip(), server, out.data.as_ref());
+        }
+        while let Some(event) = another.poll_event() {
+            match event {
+                TurnEvent::AllocationCreated(_, relayed) => return Some((another, relayed)),
+                TurnEvent::AllocationCreateFailed(_) => return None,
+                _ => {}
+            }
+        }
+        self.another = Some(another).filter(|_| !over);
+        None
     }
 
     /// Does what is due; says when to come again, or that it is over.
@@ -282,7 +374,9 @@ impl Session {
         match polled {
             TurnPollRet::WaitUntil(at) => {
                 let wait = at.saturating_duration_since(now).max(Duration::from_millis(1));
-                Some(Instant::now() + wait.min(Duration::from_secs(60)))
+                // The other client's requests are repeated in time.
+                let most = if self.another.is_some() { ASKING } else { Duration::from_secs(60) };
+                Some(Instant::now() + wait.min(most))
             }
             TurnPollRet::Closed => None,
             _ => Some(Instant::now() + Duration::from_secs(1)),
@@ -319,7 +413,17 @@ impl Session {
 
     fn hear(&mut self, bytes: Vec<u8>) {
         let (server, local) = (self.published.relay.server(), self.published.relay.local());
-        let transmit = Transmit::new(bytes, TransportType::Udp, server, local);
+        let now = self.now();
+        let mut transmit = Transmit::new(bytes, TransportType::Udp, server, local);
+        // Answers may be the other client's; it could not tell whose anything else is.
+        if demux::is_response(&transmit.data)
+            && let Some(another) = &mut self.another
+        {
+            match another.recv(transmit, now) {
+                TurnRecvRet::Ignored(not_its) => transmit = not_its,
+                _ => return,
+            }
+        }
         if let TurnRecvRet::PeerData(data) = self.client.recv(transmit, self.now()) {
             self.published.mux.inject(&self.published.relay, data.peer, data.data());
         }

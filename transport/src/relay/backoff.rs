@@ -32,6 +32,8 @@ pub enum Next {
     Slow,
     /// After the back-off.
     Retry,
+    /// At once, if it was up before: it is our network that has changed, and nobody else's.
+    Now,
 }
 
 /// What a close code (none: the connection just broke) means for the next attempt.
@@ -82,6 +84,9 @@ impl Backoff {
             return Some(Duration::ZERO);
         }
         self.failures = self.failures.saturating_add(1);
+        if next == Next::Now && self.failures == 1 {
+            return Some(Duration::ZERO);
+        }
         let (at_least, spread) = match (next, hint) {
             // Half of it is spread enough, and an even draw would often be no wait at all.
             (Next::Slow, None) => (SLOWEST / 2, SLOWEST / 2),
@@ -121,6 +126,13 @@ mod tests {
         assert_eq!(Backoff::default().wait(Next::Retry, None, 0), Some(Duration::ZERO));
         let most = Backoff::default().wait(Next::Retry, None, u64::MAX).unwrap();
         assert!(most < secs(1) && most > Duration::from_millis(990));
+    }
+
+    #[test]
+    fn who_has_moved_comes_back_at_once() {
+        let mut b = Backoff::default();
+        assert_eq!(b.wait(Next::Now, None, HALF), Some(Duration::ZERO));
+        assert_eq!(b.wait(Next::Now, None, HALF), Some(secs(1)), "and then as all others");
     }
 
     #[test]

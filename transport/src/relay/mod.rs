@@ -273,6 +273,14 @@ impl RelayLink {
         }
     }
 
+    /// The network may have changed under the connection, which would not notice for a minute: has it
+    /// show within a second that it lives, or else makes a new one at once.
+    pub fn doubt(&self) {
+        if let Ok(up) = self.shared.up() {
+            up.pending.doubt();
+        }
+    }
+
     /// Tells the broker that this node leaves on purpose, before [`MessageLink::close`]: its presence
     /// ends at once.
     ///

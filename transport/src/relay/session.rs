@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::debug;
 
+use super::backoff::Next;
 use super::connect::Loss;
 use super::driver::closed;
 use super::state::Pending;
@@ -32,6 +33,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long nothing may come before the node pings. Half the broker's interval: a lease counts from
 /// the last thing heard, so that a node which stops for a minute must have been heard just before.
 const PING_AFTER: Duration = Duration::from_secs(15);
+/// How long a connection may take to show that it lives, once that is in doubt.
+const DOUBT: Duration = Duration::from_secs(1);
 /// How long a closing link waits for the broker's last answers.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
@@ -184,12 +187,23 @@ impl Reader<'_> {
         }
         let mut heard = self.net.now();
         let mut pinged = false;
+        let mut proof: Option<Instant> = None;
         loop {
             let deadline = self.deadline(heard, pinged);
+            let deadline = proof.map_or(deadline, |proof| proof.min(deadline));
             let incoming = tokio::select! {
                 biased;
                 incoming = wire::next(&mut self.stream, self.encoding) => incoming,
+                () = self.pending.doubted(), if proof.is_none() => {
+                    self.ping.notify_one();
+                    proof = Some(self.net.now() + DOUBT);
+                    continue;
+                }
                 () = sleep_until(deadline) => {
+                    if proof.is_some_and(|proof| self.net.now() >= proof) {
+                        let loss = Loss::new("the network has changed, and nothing is heard");
+                        return End::Lost(Loss { next: Next::Now, ..loss });
+                    }
                     if let Some(loss) = self.overdue(heard) {
                         return End::Lost(loss);
                     }
@@ -206,6 +220,7 @@ impl Reader<'_> {
             // Only now: waiting for the events' reader is no silence of the broker.
             heard = self.net.now();
             pinged = false;
+            proof = None;
         }
     }
 

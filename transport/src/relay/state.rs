@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meshwire_signaling::Hash;
 use meshwire_signaling::frame::{ErrorFrame, Frame};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
 use crate::link::{Handed, LinkError};
@@ -149,7 +149,7 @@ struct Waiting {
 
 /// Who waits for which answer on one connection; bounded by [`SENDS`] and [`ASKS`].
 #[derive(Default)]
-pub(super) struct Pending(Mutex<Waiting>);
+pub(super) struct Pending(Mutex<Waiting>, Notify);
 
 /// A request whose waiter is forgotten when this is dropped: the caller may have given up.
 pub(super) struct Asked {
@@ -176,6 +176,16 @@ impl fmt::Debug for Pending {
 }
 
 impl Pending {
+    /// The connection may be dead: it is to show that it is not.
+    pub(super) fn doubt(&self) {
+        self.1.notify_one();
+    }
+
+    /// Waits for [`Self::doubt`].
+    pub(super) async fn doubted(&self) {
+        self.1.notified().await;
+    }
+
     fn insert(&self, waiter: Waiter) -> u64 {
         let mut waiting = lock(&self.0);
         waiting.last_req += 1;

@@ -456,6 +456,10 @@ impl Mesh {
             mesh = %self.id().short(), peer = %peer.short(), up = info.is_some(),
             reach = info.map(|i| i.reach.as_str()), cause = cause.map(Cause::as_str)
         );
+        if matches!(cause, Some(Cause::LateAcks | Cause::Silent)) {
+            // What has befallen it may have befallen the relay's connection, which is needed now.
+            self.link.doubt();
+        }
         let reach = info.map(|i| i.reach);
         self.services.tell(Event::Path { mesh: self.id(), peer: *peer, reach, cause });
     }

@@ -53,6 +53,7 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
             Ok(()) = network.changed() => {
                 network.borrow_and_update();
                 servers_at = mesh.is_up().then(Instant::now);
+                mesh.link.doubt();
                 mesh.path_event_all(&Event::NetworkChanged);
             }
             () = mesh.paths.changed.notified() => {}

@@ -256,7 +256,7 @@ impl Driver {
             let route = way.and_then(|way| self.route(way));
             self.shared().mux.routes.set_route(self.registered.id, route);
         }
-        self.silent = silent;
+        let was_silent = std::mem::replace(&mut self.silent, silent);
         if let Some(connection) = self.connection.as_ref().filter(|_| better) {
             // QUIC knows nothing of the new way and may wait for seconds before it repeats itself. An
             // empty datagram makes it send now, and what the answer does not mention is lost.
@@ -267,6 +267,9 @@ impl Driver {
         self.pair.send_if_modified(|old| std::mem::replace(old, pair) != pair);
         if self.connection.is_some() && silent {
             self.shared().wanted.silence.notify_one();
+            if !was_silent {
+                self.shared().wanted.doubt();
+            }
         }
     }
 
