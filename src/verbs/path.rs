@@ -114,10 +114,12 @@ fn entry(e: &PathEntry) -> String {
 /// What somebody can do about it.
 fn hint(cause: Cause) -> Option<&'static str> {
     match cause {
-        Cause::NoPair => Some(
-            "one of the two networks blocks UDP, or both NATs change ports per destination: see \
-             meshwire netcheck on both sides",
-        ),
+        Cause::NoPair => {
+            Some("meshwire netcheck, on either side, says what that network lets through")
+        }
+        Cause::PeerCannot => {
+            Some("its owner has set it to the relay alone, or its version is older")
+        }
         Cause::NoAnswer => Some("the peer's node may be of an older version, or busy"),
         Cause::Handshake => {
             Some("something on the way lets only small packets through, or changes them")

@@ -66,6 +66,8 @@ pub struct PathInfo {
     pub rtt: Duration,
     /// Largest datagram that it is known to carry, in bytes.
     pub mtu: u16,
+    /// The peer has not been heard for longer than it is ever silent: the path may be dead.
+    pub silent: bool,
 }
 
 /// What an attempt is for.

@@ -14,7 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use meshwire_signaling::frame::{code, feature};
 use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, Target};
 use meshwire_transport::fault;
-use meshwire_transport::link::{Handed, LinkError, MessageLink as _};
+use meshwire_transport::link::{Handed, LinkError, MessageLink};
 use meshwire_transport::net::jitter;
 use tokio::time::Duration;
 
@@ -47,11 +47,23 @@ struct Outcome {
     end: End,
 }
 
+impl Outcome {
+    /// What a direct path has taken over: whose, by which link.
+    fn taken(&self) -> Option<(PublicKey, Arc<dyn MessageLink>, PublicKey, EnvelopeId)> {
+        match &self.end {
+            End::Direct { result: Ok(_), peer, link } => {
+                Some((*peer, Arc::clone(link), self.author, self.id))
+            }
+            _ => None,
+        }
+    }
+}
+
 enum End {
     /// The link's answer.
     Link(Result<Handed, LinkError>),
     /// A direct path's answer.
-    Direct(Result<Handed, LinkError>),
+    Direct { result: Result<Handed, LinkError>, peer: PublicKey, link: Arc<dyn MessageLink> },
     /// It can never go, in words: the broker cannot carry such mail, or its author has ended.
     Unfit(String),
     /// The store failed; in words.
@@ -148,8 +160,9 @@ async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
     let envelope = row.envelope;
     let ticket = match carrier {
         Carrier::Direct(path) => {
-            let sending = directly(mesh.clone(), path, peer, (author, id), envelope);
-            let end = sending.await.map(End::Direct);
+            let link = Arc::clone(&path.link);
+            let sending = directly(mesh.clone(), path, peer, (author, id), envelope).await;
+            let end = sending.map(move |result| End::Direct { result, peer, link });
             return async move { Outcome { id, author, attempts, end: end.await } }.boxed();
         }
         Carrier::Relay { avoidable } => {
@@ -237,8 +250,24 @@ pub(super) fn unfit(mesh: &Mesh, meta: &OutboxMeta) -> Option<String> {
 
 /// Moves rows on, in one transaction, and tells of it.
 async fn settle(mesh: &Mesh, outcomes: Vec<Outcome>) {
+    let taken: Vec<_> = outcomes.iter().filter_map(Outcome::taken).collect();
     let steps: Vec<Authored> = outcomes.into_iter().flat_map(|o| steps(mesh, o)).collect();
-    while let Err(e) = apply(mesh, &steps).await {
+    write(mesh, &steps).await;
+    // A path that has ended meanwhile has had its messages sent again already: before these were its.
+    let over = taken.into_iter().filter(|(peer, link, ..)| !mesh.paths.is_live(peer, link));
+    let again = |id| Step {
+        mesh: mesh.id(),
+        id,
+        to: StepTo::Retry { next_attempt_at: mesh.now(), reason: LinkError::Down.to_string() },
+    };
+    let steps: Vec<Authored> = over.map(|(_, _, author, id)| (author, again(id))).collect();
+    if !steps.is_empty() {
+        write(mesh, &steps).await;
+    }
+}
+
+async fn write(mesh: &Mesh, steps: &[Authored]) {
+    while let Err(e) = apply(mesh, steps).await {
         tracing::error!(error = %e, "the outbox cannot be written");
         tokio::time::sleep(RETRY).await;
     }
@@ -263,12 +292,16 @@ fn steps(mesh: &Mesh, outcome: Outcome) -> Vec<Authored> {
             });
             [StepTo::Relayed { at: now, path }].into_iter().chain(full).map(to).collect()
         }
-        End::Direct(Ok(_)) => vec![to(StepTo::Sent { at: now, path: DIRECT.to_owned() })],
+        End::Direct { result: Ok(_), .. } => {
+            vec![to(StepTo::Sent { at: now, path: DIRECT.to_owned() })]
+        }
         // It goes over the relay, if there is one.
-        End::Direct(Err(error)) if mesh.is_up() => {
+        End::Direct { result: Err(error), .. } if mesh.relay_up() => {
             vec![to(StepTo::Retry { next_attempt_at: now, reason: error.to_string() })]
         }
-        End::Direct(Err(error)) => vec![to(again(mesh, attempts, None, error.to_string()))],
+        End::Direct { result: Err(error), .. } => {
+            vec![to(again(mesh, attempts, None, error.to_string()))]
+        }
         End::Link(Err(error)) => vec![to(refused(mesh, attempts, &error))],
     }
 }

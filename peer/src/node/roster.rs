@@ -185,6 +185,9 @@ pub(super) async fn present(mesh: &Arc<Mesh>, p: Presence) {
         return;
     }
     let online = p.event == PresenceEvent::Joined;
+    if online {
+        mesh.peer_back(&p.key);
+    }
     mesh.set_online(p.key, online, (p.event != PresenceEvent::Admitted).then_some(p.at));
     tell(mesh, p.key, p.member, p.kind, online);
 }

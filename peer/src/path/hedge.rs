@@ -21,6 +21,9 @@ pub const MESSAGES_PER_HEDGE: u32 = 10;
 pub const MAX_SAVED: u32 = 4;
 /// Late messages in a row that demote the path.
 pub const LATE_IN_A_ROW: u32 = 2;
+/// A late message that the budget had nothing for goes over the relay after this all the same: it is
+/// more than late.
+pub const OVERDUE: Duration = Duration::from_secs(10);
 /// Most messages watched at once: further ones are not hedged, only resent when the path is lost.
 pub const MAX_WATCHED: usize = 4_096;
 
@@ -70,6 +73,8 @@ pub struct Hedger {
     handed: Line,
     /// Taken over by the path, and without an ack.
     taken: Line,
+    /// Late, and not hedged.
+    overdue: Line,
     /// When the path last did anything.
     progress: Option<Instant>,
     /// In tenths of a hedge.
@@ -82,6 +87,7 @@ impl Default for Hedger {
         Self {
             handed: Line::default(),
             taken: Line::default(),
+            overdue: Line::default(),
             progress: None,
             saved: MAX_SAVED * MESSAGES_PER_HEDGE,
             late: 0,
@@ -116,6 +122,7 @@ impl Hedger {
     pub fn acked(&mut self, now: Instant, key: &MessageKey, direct: bool) {
         self.handed.remove(key);
         self.taken.remove(key);
+        self.overdue.remove(key);
         if direct {
             self.late = 0;
             self.progress = Some(now);
@@ -130,10 +137,17 @@ impl Hedger {
             self.taken.remove(&key);
             self.late += 1;
             due.demote |= self.late >= LATE_IN_A_ROW;
-            if let Some(left) = self.saved.checked_sub(MESSAGES_PER_HEDGE) {
-                self.saved = left;
-                due.hedge.push(key);
+            match self.saved.checked_sub(MESSAGES_PER_HEDGE) {
+                Some(left) => {
+                    self.saved = left;
+                    due.hedge.push(key);
+                }
+                None => self.overdue.push(now, key),
             }
+        }
+        while let Some((_, key)) = self.overdue.front().filter(|(at, _)| *at + OVERDUE <= now) {
+            self.overdue.remove(&key);
+            due.hedge.push(key);
         }
         due
     }
@@ -141,7 +155,8 @@ impl Hedger {
     /// When [`Self::due`] next has something to say.
     #[must_use]
     pub fn deadline(&self, rtt: Duration) -> Option<Instant> {
-        self.next(rtt).map(|(at, _)| at)
+        let overdue = self.overdue.front().map(|(at, _)| at + OVERDUE);
+        self.next(rtt).map(|(at, _)| at).into_iter().chain(overdue).min()
     }
 
     /// The message that is late next, and when.
@@ -232,10 +247,27 @@ mod tests {
         for n in 0..2_000_u32 {
             let at = start + MIN_LATE * n;
             sent(&mut h, at, key(n.into()));
-            // Every one is late.
+            // Every one is late, and its receipt comes over the relay then.
             hedged += h.due(at + MIN_LATE, RTT).hedge.len();
+            h.acked(at + MIN_LATE, &key(n.into()), false);
         }
         assert_eq!(hedged, 200 + 3, "a tenth, and what had been saved");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_budget_had_nothing_for_is_not_forgotten() {
+        let start = Instant::now();
+        let mut h = Hedger::default();
+        for n in 0..MAX_SAVED + 2 {
+            sent(&mut h, start, key(n.into()));
+        }
+        let late = start + MIN_LATE;
+        // What was sent has earned nothing beyond what can be saved.
+        assert_eq!(h.due(late, RTT).hedge.len(), MAX_SAVED as usize);
+        assert_eq!(h.deadline(RTT), Some(late + OVERDUE));
+        h.acked(late, &key(4), false);
+        assert_eq!(h.due(late + OVERDUE, RTT).hedge, [key(5)]);
+        assert_eq!(h.deadline(RTT), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,6 +301,7 @@ mod tests {
         assert_eq!(h.deadline(RTT), Some(at + MIN_LATE));
         let due = h.due(at + MIN_LATE, RTT);
         assert!(due.demote && !due.hedge.is_empty(), "{due:?}");
+        h.begin();
         assert_eq!(h.deadline(RTT), None);
     }
 

@@ -41,6 +41,10 @@ pub enum Cause {
     PeerRefused,
     /// The peer's own offer goes first (glare).
     Glare,
+    /// The peer's node makes no direct paths.
+    PeerCannot,
+    /// The peer is away.
+    PeerAway,
     /// The broker could not carry the offer.
     Signaling,
     /// Our network changed.
@@ -53,7 +57,7 @@ pub enum Cause {
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NoAnswer,
         Self::NoPair,
         Self::Handshake,
@@ -65,6 +69,8 @@ impl Cause {
         Self::PeerEnded,
         Self::PeerRefused,
         Self::Glare,
+        Self::PeerCannot,
+        Self::PeerAway,
         Self::Signaling,
         Self::NetworkChanged,
         Self::Forbidden,
@@ -86,6 +92,8 @@ impl Cause {
             Self::PeerEnded => "peer_ended",
             Self::PeerRefused => "peer_refused",
             Self::Glare => "glare",
+            Self::PeerCannot => "peer_cannot",
+            Self::PeerAway => "peer_away",
             Self::Signaling => "signaling",
             Self::NetworkChanged => "network_changed",
             Self::Forbidden => "forbidden",
@@ -108,6 +116,8 @@ impl Cause {
             Self::PeerEnded => "the peer ended it",
             Self::PeerRefused => "the peer refused",
             Self::Glare => "the peer's own offer came first",
+            Self::PeerCannot => "the peer's node makes no direct paths",
+            Self::PeerAway => "the peer was away",
             Self::Signaling => "the broker could not carry the offer",
             Self::NetworkChanged => "our network changed",
             Self::Forbidden => "this node is set to use the relay alone",
@@ -121,7 +131,12 @@ impl Cause {
     pub const fn is_failure(self) -> bool {
         matches!(
             self,
-            Self::NoAnswer | Self::NoPair | Self::Handshake | Self::PeerRefused | Self::Signaling
+            Self::NoAnswer
+                | Self::NoPair
+                | Self::Handshake
+                | Self::PeerRefused
+                | Self::PeerCannot
+                | Self::Signaling
         )
     }
 }

@@ -93,6 +93,8 @@ pub enum Event {
     Demote,
     /// Our interfaces or addresses changed.
     NetworkChanged,
+    /// The peer is there again: whatever it was like before is no guide.
+    PeerBack,
     /// Offers can travel again.
     RelayUp,
     /// There must be no direct path to this peer.
@@ -277,12 +279,25 @@ impl Machine {
                     todo.push(Action::Abandon { attempt, cause, tell: true });
                     self.current = None;
                 }
+                // Whoever waits on the other side may be waiting for just this.
+                let waited = self.wait.take().is_some();
+                if self.path.is_some() || waited || self.is_wanted(now) {
+                    self.offer(now, &mut todo);
+                }
+            }
+            Event::PeerBack => {
+                self.backoff.reset();
                 self.wait = None;
-                if self.path.is_some() || self.is_wanted(now) {
+                if self.current.is_none() && self.path.is_none() && self.is_wanted(now) {
                     self.offer(now, &mut todo);
                 }
             }
             Event::RelayUp => {
+                if let Some(t) = self.current.take_if(|t| t.ours && !t.answered) {
+                    // The answer may have gone with the old connection.
+                    let (attempt, cause) = (t.id, Cause::Replaced);
+                    todo.push(Action::Abandon { attempt, cause, tell: false });
+                }
                 if self.current.is_none() && self.path.is_none() && self.is_wanted(now) {
                     self.wait = None;
                     self.offer(now, &mut todo);
@@ -391,13 +406,16 @@ impl Machine {
         let Some(path) = self.path.take() else { return };
         self.history.note(now.unix, What::Down(cause), "");
         let lasted = now.at.saturating_duration_since(path.steady);
-        if self.current.is_some() || matches!(cause, Cause::Idle | Cause::PeerEnded) {
+        if matches!(cause, Cause::Idle | Cause::PeerEnded) {
             if lasted >= STEADY {
                 self.backoff.reset();
             }
             return;
         }
         self.backoff.lost(now.at, lasted);
+        if self.current.is_some() {
+            return;
+        }
         self.put_off(now);
         if self.wait.is_none() && self.is_wanted(now) {
             self.offer(now, todo);

@@ -219,6 +219,9 @@ pub trait PeerStore: Debug + Send + Sync {
     /// Puts rows back to pending that a direct path took and nobody acked, due now: those for `peer` and
     /// what it vouches for when its path is lost, all at start. Returns how many.
     async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64>;
+    /// Makes rows due now that wait for another try, those for `peer` and what it vouches for: another path
+    /// is up, which has refused none of them. Returns how many.
+    async fn hasten(&self, mesh: &MeshId, peer: &PublicKey, now: UnixMillis) -> StoreResult<u64>;
     /// Puts inflight rows back to pending, due as before: at start and when a path is lost. Returns
     /// how many.
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64>;

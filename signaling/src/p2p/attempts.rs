@@ -10,7 +10,7 @@ use crate::limits::{SKEW, ms};
 const WINDOW: u64 = 64;
 /// Attempts of one sender that are remembered. An honest node makes one, waits 10 s and longer, and is
 /// forgotten after a minute: a peer that makes more is refused, and nobody else.
-const PER_SENDER: usize = 32;
+const PER_SENDER: usize = 64;
 
 /// Why a step changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -207,11 +207,12 @@ mod tests {
     #[test]
     fn one_sender_cannot_use_up_the_memory_of_others() {
         let mut attempts = Attempts::new(1_000);
-        let refused =
-            (0..100u8).filter(|n| attempts.accept(&ANA, AttemptId([*n; 16]), 0, NOW, NOW).is_err());
-        assert_eq!(refused.count(), 68);
+        let many = PER_SENDER * 2;
+        let refused = (0..u8::try_from(many).unwrap())
+            .filter(|n| attempts.accept(&ANA, AttemptId([*n; 16]), 0, NOW, NOW).is_err());
+        assert_eq!(refused.count(), many - PER_SENDER);
         assert_eq!(attempts.accept(&BOB, ATTEMPT, 0, NOW, NOW), Ok(()));
-        assert_eq!(attempts.len(), 33);
+        assert_eq!(attempts.len(), PER_SENDER + 1);
     }
 
     proptest! {

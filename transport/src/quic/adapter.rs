@@ -1,7 +1,8 @@
 //! QUIC over ICE as a [`crate::direct::Adapter`]: what is said and heard in a negotiation.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meshwire_signaling::MeshId;
@@ -11,6 +12,7 @@ use meshwire_signaling::p2p::quic::{self as wire, Content, Params};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, timeout};
 
+use super::attempt::Attempt as Attempted;
 use super::candidates::{Candidate, CandidateKind};
 use super::conn::{Accepted, Pair, PairKind, QuicConn};
 use super::link::{Ends, QuicLink};
@@ -22,6 +24,8 @@ use crate::net::Net;
 
 /// Words of a peer that wait, and signals that nobody has taken.
 const QUEUE: usize = 32;
+/// Servers of one broker, places of one server, and addresses of one name, that are looked at.
+const PLACES: usize = 4;
 /// How long the first words on a connection may take.
 const HELLO: Duration = Duration::from_secs(5);
 /// How often a path's numbers are read while nothing else happens to it: as often as it keeps itself
@@ -34,13 +38,15 @@ pub struct QuicAdapter {
     net: Arc<dyn Net>,
     node: Arc<QuicNode>,
     servers: Mutex<BTreeMap<MeshId, TurnServers>>,
+    /// Counts the answers to [`Adapter::set_servers`]: names are resolved beside it, and the last one counts.
+    told: Arc<AtomicU64>,
 }
 
 impl QuicAdapter {
     /// For a node that runs.
     #[must_use]
     pub fn new(net: Arc<dyn Net>, node: Arc<QuicNode>) -> Self {
-        Self { net, node, servers: Mutex::default() }
+        Self { net, node, servers: Mutex::default(), told: Arc::default() }
     }
 }
 
@@ -52,7 +58,8 @@ impl Adapter for QuicAdapter {
     fn begin(&self, begin: Begin) -> Attempt {
         let (hear, heard) = mpsc::channel(QUEUE);
         let (signal, signals) = mpsc::channel(QUEUE);
-        let talk = Talk { net: self.net.clone(), node: self.node.clone(), begin, heard, signal };
+        let (net, node, outside) = (self.net.clone(), self.node.clone(), Outside::default());
+        let talk = Talk { net, node, begin, heard, signal, outside };
         tokio::spawn(talk.run());
         Attempt { hear, signals }
     }
@@ -66,15 +73,16 @@ impl Adapter for QuicAdapter {
             };
             known.values().cloned().collect::<Vec<_>>()
         };
-        let (net, node) = (self.net.clone(), self.node.clone());
+        let (net, node, told) = (self.net.clone(), self.node.clone(), self.told.clone());
+        let this = told.fetch_add(1, Ordering::Relaxed) + 1;
         tokio::spawn(async move {
-            let mut found = Servers::default();
+            let mut found = Vec::new();
             for servers in &all {
-                add(net.as_ref(), servers, &mut found).await;
+                found.push(add(net.as_ref(), servers).await);
             }
-            found.stun.sort_unstable();
-            found.stun.dedup();
-            node.set_servers(found);
+            if told.load(Ordering::Relaxed) == this {
+                node.set_servers(in_turns(found));
+            }
         });
     }
 
@@ -83,19 +91,28 @@ impl Adapter for QuicAdapter {
     }
 }
 
-/// Adds what one broker offers. TURN is spoken over UDP: where that is blocked, the relay is at hand.
-async fn add(net: &dyn Net, servers: &TurnServers, to: &mut Servers) {
+/// What one broker offers, as far as it is taken. TURN is spoken over UDP: where that is blocked, the
+/// relay is at hand.
+async fn add(net: &dyn Net, servers: &TurnServers) -> Servers {
     let known = |server: &str, found: std::io::Result<Vec<SocketAddr>>| {
-        found.unwrap_or_else(|e| {
+        let found = found.unwrap_or_else(|e| {
             tracing::debug!(server, error = %e, "a STUN or TURN server has no address");
             Vec::new()
-        })
+        });
+        // A broker must not make its members send to everybody on their network.
+        let useful = |a: &SocketAddr| {
+            let broadcast = matches!(a.ip(), IpAddr::V4(ip) if ip.is_broadcast());
+            a.port() > 0 && !(a.ip().is_unspecified() || a.ip().is_multicast() || broadcast)
+        };
+        found.into_iter().filter(useful).take(PLACES).collect::<Vec<_>>()
     };
-    for server in &servers.stun {
+    let mut to = Servers::default();
+    for server in servers.stun.iter().take(PLACES) {
         to.stun.extend(known(server, resolve(net, server).await));
     }
-    for server in &servers.servers {
-        for place in server.addresses.iter().filter_map(|a| a.strip_prefix("udp:")) {
+    for server in servers.servers.iter().take(PLACES) {
+        let places = server.addresses.iter().filter_map(|a| a.strip_prefix("udp:"));
+        for place in places.take(PLACES) {
             let found = known(place, resolve(net, place).await);
             to.turn.extend(found.into_iter().map(|addr| TurnServer {
                 addr,
@@ -104,6 +121,23 @@ async fn add(net: &dyn Net, servers: &TurnServers, to: &mut Servers) {
             }));
         }
     }
+    to
+}
+
+/// All brokers' servers, each broker's first one first: none can crowd the others out.
+fn in_turns(all: Vec<Servers>) -> Servers {
+    let mut one = Servers::default();
+    let most = all.iter().map(|s| s.stun.len().max(s.turn.len())).max().unwrap_or(0);
+    for n in 0..most {
+        for servers in &all {
+            let stun = servers.stun.get(n).filter(|s| !one.stun.contains(s)).copied();
+            let known = |s: &&TurnServer| !one.turn.iter().any(|other| other.addr == s.addr);
+            let turn = servers.turn.get(n).filter(known).cloned();
+            one.stun.extend(stun);
+            one.turn.extend(turn);
+        }
+    }
+    one
 }
 
 async fn resolve(net: &dyn Net, server: &str) -> std::io::Result<Vec<SocketAddr>> {
@@ -120,6 +154,39 @@ struct Talk {
     begin: Begin,
     heard: mpsc::Receiver<(P2pKind, Blob)>,
     signal: mpsc::Sender<Signal>,
+    outside: Outside,
+}
+
+/// Which side has shown an address beyond its own network: who has none has its UDP blocked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Outside {
+    ours: bool,
+    theirs: bool,
+}
+
+impl Outside {
+    fn shows(kind: CandidateKind) -> bool {
+        kind != CandidateKind::Host
+    }
+
+    /// Why no pair of addresses let anything through, for people.
+    fn verdict(self) -> &'static str {
+        match (self.ours, self.theirs) {
+            (false, true) => {
+                "no STUN server answered this machine, whose network seems to block UDP"
+            }
+            (true, false) => {
+                "the peer has no address beyond its own network, which seems to block UDP"
+            }
+            (false, false) => {
+                "neither side has an address beyond its own network: both block UDP, or the broker's \
+                 port 3478 cannot be reached"
+            }
+            (true, true) => {
+                "UDP works on both sides, but their routers let nothing of each other in"
+            }
+        }
+    }
 }
 
 /// Why a negotiation ended.
@@ -147,6 +214,10 @@ impl Talk {
                 let _ = self.signal.send(Signal::Connected(path)).await;
             }
             Err(Over::Failed(stage, detail)) => {
+                let detail = match stage {
+                    Stage::Pairs => self.outside.verdict().to_owned(),
+                    _ => detail,
+                };
                 let _ = self.signal.send(Signal::Failed { stage, detail }).await;
             }
             Err(Over::Dropped) => {}
@@ -164,14 +235,16 @@ impl Talk {
         let role = if controlling { Role::Controlling } else { Role::Controlled };
         let mut dial = Dial::new(role);
         dial.loopback = self.begin.loopback;
+        dial.relayed_only = self.begin.hide;
         let mut attempt = self.node.dial(dial)?;
         let handle = attempt.handle();
         let params = params(attempt.local(), self.begin.hide);
+        self.outside.ours = attempt.local().candidates.iter().any(|c| Outside::shows(c.kind));
         if self.begin.offers {
             self.say(Content::Offer(params)).await?;
         } else {
             let (kind, content) = self.heard.recv().await.ok_or(Over::Dropped)?;
-            self.hear(&handle, kind, &content).await?;
+            self.outside.theirs |= Self::hear(&handle, kind, &content).await?;
             self.say(Content::Answer(params)).await?;
         }
         let conn = loop {
@@ -182,10 +255,11 @@ impl Talk {
                         handle.abort().await;
                         return Err(Over::Dropped);
                     };
-                    self.hear(&handle, kind, &content).await?;
+                    self.outside.theirs |= Self::hear(&handle, kind, &content).await?;
                 }
                 event = attempt.next() => match event {
                     Some(AttemptEvent::Candidate(candidate)) => {
+                        self.outside.ours |= Outside::shows(candidate.kind);
                         let candidates = vec![to_wire(&candidate)];
                         let more = wire::Candidates { candidates, done: false };
                         self.say(Content::Candidate(more)).await?;
@@ -201,20 +275,9 @@ impl Talk {
         let (link, events) = path.map_err(|_| slow())??;
         let (info, now) = watch::channel(look(&conn));
         tokio::spawn(watch_path(conn, info));
-        // Candidates that are found later are told for as long as somebody listens.
-        let signal = self.signal.clone();
-        tokio::spawn(async move {
-            while let Some(event) = attempt.next().await {
-                if let AttemptEvent::Candidate(candidate) = event {
-                    let candidates = vec![to_wire(&candidate)];
-                    let content = Content::Candidate(wire::Candidates { candidates, done: false });
-                    let (kind, content) = (content.kind(), Blob(content.encode()));
-                    if signal.send(Signal::Say { kind, content }).await.is_err() {
-                        break;
-                    }
-                }
-            }
-        });
+        let (_, nothing) = mpsc::channel(1);
+        let heard = std::mem::replace(&mut self.heard, nothing);
+        tokio::spawn(trickle(attempt, heard, self.signal.clone()));
         Ok(DirectPath { link, events, info: now })
     }
 
@@ -239,28 +302,62 @@ impl Talk {
         }
     }
 
-    async fn hear(
-        &self,
-        handle: &AttemptHandle,
-        kind: P2pKind,
-        content: &Blob,
-    ) -> Result<(), Over> {
+    /// Takes what the peer said; says whether it has an address beyond its own network.
+    async fn hear(handle: &AttemptHandle, kind: P2pKind, content: &Blob) -> Result<bool, Over> {
         let content =
             Content::decode(kind, content).map_err(|e| Over::Failed(Stage::Peer, e.to_string()))?;
         match content {
             Content::Offer(params) | Content::Answer(params) => {
                 let Params { ufrag, pwd, tls, candidates, .. } = params;
-                let candidates = candidates.iter().map(from_wire).collect();
+                let candidates: Vec<Candidate> = candidates.iter().map(from_wire).collect();
+                let outside = candidates.iter().any(|c| Outside::shows(c.kind));
                 handle.set_remote(Description { ufrag, pwd, tls, candidates }).await?;
+                Ok(outside)
             }
             Content::Candidate(more) => {
-                for candidate in &more.candidates {
-                    handle.add_remote(from_wire(candidate)).await?;
+                let candidates: Vec<Candidate> = more.candidates.iter().map(from_wire).collect();
+                let outside = candidates.iter().any(|c| Outside::shows(c.kind));
+                for candidate in candidates {
+                    handle.add_remote(candidate).await?;
                 }
+                Ok(outside)
             }
-            Content::Bye(bye) => return Err(Over::Failed(Stage::Peer, bye.reason)),
+            Content::Bye(bye) => Err(Over::Failed(Stage::Peer, bye.reason)),
         }
-        Ok(())
+    }
+}
+
+/// Candidates that are found after the connection are told and taken for as long as there is one: a
+/// better pair may be among them.
+async fn trickle(
+    mut attempt: Attempted,
+    mut heard: mpsc::Receiver<(P2pKind, Blob)>,
+    signal: mpsc::Sender<Signal>,
+) {
+    let handle = attempt.handle();
+    let mut listens = true;
+    loop {
+        tokio::select! {
+            biased;
+            word = heard.recv(), if listens => match word {
+                Some((P2pKind::Candidate, content)) => {
+                    let _ = Talk::hear(&handle, P2pKind::Candidate, &content).await;
+                }
+                Some(_) => {}
+                None => listens = false,
+            },
+            event = attempt.next() => match event {
+                Some(AttemptEvent::Candidate(candidate)) => {
+                    let candidates = vec![to_wire(&candidate)];
+                    let content = Content::Candidate(wire::Candidates { candidates, done: false });
+                    let (kind, content) = (content.kind(), Blob(content.encode()));
+                    // Nobody may listen any more, and the path lives on.
+                    let _ = signal.send(Signal::Say { kind, content }).await;
+                }
+                Some(_) => {}
+                None => return,
+            },
+        }
     }
 }
 
@@ -300,10 +397,11 @@ fn look(conn: &QuicConn) -> PathInfo {
     let stats = conn.stats();
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let (local, remote, reach) = match stats.pair {
-        Some(Pair { local, remote, kind }) => (local, remote, reach(kind)),
+        Some(Pair { local, remote, kind, .. }) => (local, remote, reach(kind)),
         None => (nowhere, nowhere, Reach::Nat),
     };
-    PathInfo { reach, local, remote, rtt: stats.rtt, mtu: stats.mtu }
+    let silent = stats.pair.is_none_or(|pair| pair.silent);
+    PathInfo { reach, local, remote, rtt: stats.rtt, mtu: stats.mtu, silent }
 }
 
 fn reach(kind: PairKind) -> Reach {

@@ -42,18 +42,21 @@ pub struct Dial {
     pub role: Role,
     /// Both nodes reach the broker over loopback, so that loopback addresses make sense.
     pub loopback: bool,
+    /// Offers relayed addresses alone, and sends from nowhere else.
+    pub relayed_only: bool,
     /// Gives up when it is not connected by then.
     pub timeout: Duration,
 }
 
 impl Dial {
-    /// How long finding a way may take: a few rounds through a slow broker, and every check of ICE.
-    pub const TIMEOUT: Duration = Duration::from_secs(12);
+    /// How long finding a way may take: a few rounds through a slow broker, and every check of ICE. Less
+    /// than a node waits for the whole try, so that it hears why.
+    pub const TIMEOUT: Duration = Duration::from_secs(9);
 
     /// Without loopback, and with the usual patience.
     #[must_use]
     pub fn new(role: Role) -> Self {
-        Self { role, loopback: false, timeout: Self::TIMEOUT }
+        Self { role, loopback: false, relayed_only: false, timeout: Self::TIMEOUT }
     }
 }
 

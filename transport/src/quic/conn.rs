@@ -37,6 +37,8 @@ pub struct Pair {
     pub remote: SocketAddr,
     /// What it took.
     pub kind: PairKind,
+    /// The peer has not been heard for longer than it is ever silent.
+    pub silent: bool,
 }
 
 impl Pair {

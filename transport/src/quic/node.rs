@@ -36,11 +36,11 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// larger windows with loss run into.
 const STREAM_WINDOW: u32 = 2 << 20;
 /// Bytes of one connection that may be under way.
-const WINDOW: u32 = 16 << 20;
+const WINDOW: u32 = 4 << 20;
 /// Bytes of datagrams that wait: they are empty, and say that there is a new way.
 const NUDGE: usize = 64;
-/// Streams that a peer may have open.
-const STREAMS: u32 = 256;
+/// Streams that a peer may have open: one is used, and what comes on others lies unread in the window.
+const STREAMS: u32 = 8;
 
 /// How a node's QUIC is set up.
 #[derive(Clone, Debug)]

@@ -18,8 +18,8 @@ use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key,
 };
-use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
@@ -102,6 +102,8 @@ impl Identity {
             ))));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.send_tls13_tickets = 0;
+        // There is nothing to keep; the usual storage has room for 256 sessions, for every connection.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         let config = QuicServerConfig::try_from(config);
         Ok(Arc::new(config.map_err(|e| QuicError::Tls(e.to_string()))?))
     }

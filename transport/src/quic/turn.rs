@@ -38,6 +38,8 @@ const QUEUE: usize = 128;
 const CHANNELS: usize = 256;
 /// Peers' addresses that have a permission.
 const PERMISSIONS: usize = 512;
+/// How long one that was asked for counts among [`PERMISSIONS`].
+const PERMISSION_FOR: Duration = Duration::from_secs(600);
 /// Pause before a permission is asked for again that was refused: checks come many times a second.
 const PERMISSION_AGAIN: Duration = Duration::from_secs(10);
 /// How long an allocation may take. Its first request is repeated with growing pauses.
@@ -434,6 +436,10 @@ impl Session {
     fn send(&mut self, peer: SocketAddr, data: &[u8]) {
         let now = self.now();
         if !self.client.have_permission(TransportType::Udp, peer.ip()) {
+            if self.permissions.len() >= PERMISSIONS {
+                // Those that are in use are not asked for again.
+                self.permissions.retain(|_, at| at.elapsed() < PERMISSION_FOR);
+            }
             let asked = self.permissions.get(&peer.ip());
             let room = asked.is_some() || self.permissions.len() < PERMISSIONS;
             if room && asked.is_none_or(|at| at.elapsed() >= PERMISSION_AGAIN) {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use meshwire_signaling::envelope::StateHead;
-use meshwire_signaling::frame::P2pKind;
+use meshwire_signaling::frame::{P2pKind, code};
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::p2p::quic::{Bye, Content, reason};
 use meshwire_signaling::p2p::{Negotiation, VERSION};
@@ -102,10 +102,10 @@ impl Running {
         self.path = Some(path);
     }
 
-    /// Its connection. What it still has to say is said.
-    pub(super) fn into_path(mut self) -> Option<DirectPath> {
+    /// Its connection, and itself: what it still has to say is said, and what the peer says is heard.
+    pub(super) fn into_path(mut self) -> Option<(DirectPath, Self)> {
         self.task = None;
-        self.path.take()
+        self.path.take().map(|path| (path, self))
     }
 
     /// Tells the peer that it is over.
@@ -172,6 +172,15 @@ impl Words {
     }
 }
 
+/// Why an offer did not reach the peer.
+fn unsaid(error: &LinkError) -> Cause {
+    match error {
+        LinkError::Refused(frame) if frame.code == code::FEATURE_MISSING => Cause::PeerCannot,
+        LinkError::Refused(frame) if frame.code == code::OFFLINE => Cause::PeerAway,
+        _ => Cause::Signaling,
+    }
+}
+
 async fn run(mesh: Arc<Mesh>, words: Arc<Words>, mut signals: mpsc::Receiver<Signal>) {
     let attempt = words.id;
     let over = |cause, detail| Event::Failed { attempt, cause, detail };
@@ -180,7 +189,7 @@ async fn run(mesh: Arc<Mesh>, words: Arc<Words>, mut signals: mpsc::Receiver<Sig
             Signal::Say { kind, content } => match words.say(&mesh, kind, content).await {
                 Ok(()) => {}
                 Err(e) if matches!(kind, P2pKind::Offer | P2pKind::Answer) => {
-                    mesh.path_event(&words.peer, over(Cause::Signaling, e.to_string()));
+                    mesh.path_event(&words.peer, over(unsaid(&e), e.to_string()));
                     return;
                 }
                 // The others may do.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use meshwire_signaling::PublicKey;
+use meshwire_transport::direct::PathInfo;
 use meshwire_transport::link::{CLOSED, LinkEvent, MessageLink};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::super::mesh::Mesh;
 use crate::node::inbound::{self, Source};
@@ -13,6 +14,18 @@ use crate::path::{Cause, Event};
 
 /// Envelopes stored together, as from the broker.
 const BATCH: usize = 64;
+
+/// Looks after the relay whenever the path falls silent, for ever: what has befallen the one may have
+/// befallen the other, and then nobody would hear of us for a minute.
+pub(super) async fn watch(mesh: Arc<Mesh>, mut info: watch::Receiver<PathInfo>) {
+    while info.wait_for(|info| info.silent).await.is_ok() {
+        mesh.link.doubt();
+        if info.wait_for(|info| !info.silent).await.is_err() {
+            break;
+        }
+    }
+    std::future::pending().await
+}
 
 /// Runs until the path's link has ended.
 pub(super) async fn run(

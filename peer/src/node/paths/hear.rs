@@ -55,9 +55,9 @@ pub(in crate::node) async fn hear(mesh: &Arc<Mesh>, frame: P2pFrame) {
                 mesh.path_event(&peer, Event::Answer(attempt));
             }
             let state = paths.lock();
-            let running = state.pairs.get(&peer).and_then(|p| p.running.as_ref());
-            if let Some(running) = running.filter(|r| r.id == attempt) {
-                running.hears(step.kind, step.content);
+            let talk = state.pairs.get(&peer).and_then(|pair| pair.talk(&attempt));
+            if let Some(talk) = talk {
+                talk.hears(step.kind, step.content);
             }
         }
         P2pKind::Bye => {
@@ -71,9 +71,8 @@ pub(in crate::node) async fn hear(mesh: &Arc<Mesh>, frame: P2pFrame) {
     }
 }
 
-/// The offer that a running try with this name is about.
+/// The offer that a try with this name is about, which runs or has made the path.
 fn offer_of(mesh: &Mesh, peer: &PublicKey, attempt: &[u8; 16]) -> Option<Hash> {
     let state = mesh.paths.lock();
-    let running = state.pairs.get(peer)?.running.as_ref()?;
-    running.offer().filter(|_| running.id == *attempt)
+    state.pairs.get(peer)?.talk(attempt)?.offer()
 }

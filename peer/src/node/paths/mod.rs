@@ -22,6 +22,7 @@ pub(super) use run::run;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::join_all;
 use meshwire_signaling::envelope::Channel;
 use meshwire_signaling::frame::feature;
 use meshwire_signaling::id::Blob;
@@ -52,9 +53,13 @@ const MAX_ATTEMPTS: usize = 4_096;
 /// How long a path that was replaced may still bring acks, at most.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long all paths together may take to end.
+const FAREWELLS: Duration = Duration::from_secs(3);
+
 /// What a path that is up needs.
 struct Live {
-    attempt: AttemptId,
+    /// The try that made it, which still hears of candidates.
+    talk: Running,
     link: Arc<dyn MessageLink>,
     info: watch::Receiver<PathInfo>,
     /// Dropped when nothing more is to be expected of the path: see [`DirectCarrier::outlives`].
@@ -224,10 +229,19 @@ impl Paths {
         Some(info)
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    /// Whether this is a pair's path now.
+    pub(super) fn is_live(&self, peer: &PublicKey, link: &Arc<dyn MessageLink>) -> bool {
+        let state = self.lock();
+        let live = state.pairs.get(peer).and_then(|pair| pair.live.as_ref());
+        live.is_some_and(|live| Arc::ptr_eq(&live.link, link))
+    }
+
+    /// When a pair wants something; late messages only with a relay that could take them.
+    fn deadline(&self, relay: bool) -> Option<Instant> {
         let state = self.lock();
         let due = |pair: &Pair| {
-            let hedge = pair.live.as_ref().and_then(|l| pair.hedger.deadline(l.rtt()));
+            let live = pair.live.as_ref().filter(|_| relay);
+            let hedge = live.and_then(|l| pair.hedger.deadline(l.rtt()));
             [pair.machine.deadline(), hedge].into_iter().flatten().min()
         };
         state.pairs.values().filter_map(due).min()
@@ -242,9 +256,8 @@ impl Paths {
                 state.pairs.drain().filter_map(|(_, p)| p.live.map(|l| l.link)).collect();
             (links, std::mem::take(&mut state.tasks))
         };
-        for link in links {
-            link.close().await;
-        }
+        let closing = join_all(links.iter().map(|link| link.close()));
+        let _ = tokio::time::timeout(FAREWELLS, closing).await;
         tasks.shutdown().await;
     }
 }
@@ -273,6 +286,12 @@ impl Live {
 }
 
 impl Pair {
+    /// The try with this name, if it runs or has made the path.
+    fn talk(&self, id: &AttemptId) -> Option<&Running> {
+        let of_path = self.live.as_ref().map(|live| &live.talk);
+        self.running.as_ref().into_iter().chain(of_path).find(|talk| talk.id == *id)
+    }
+
     fn rtt(&self) -> Duration {
         self.live.as_ref().map(Live::rtt).unwrap_or_default()
     }
@@ -325,7 +344,7 @@ impl Mesh {
         let Some(pair) = state.pair(&self.row.self_key, &peer) else {
             return self.relay_or_none();
         };
-        if pair.relay.contains(&(meta.author, meta.id)) && self.is_up() {
+        if pair.relay.contains(&(meta.author, meta.id)) && self.relay_up() {
             return Carrier::Relay { avoidable: true };
         }
         let choice = select_path(&self.facts(&peer, pair.machine.direct()));
@@ -353,7 +372,12 @@ impl Mesh {
     }
 
     fn relay_or_none(&self) -> Carrier {
-        if self.is_up() { Carrier::Relay { avoidable: false } } else { Carrier::None }
+        if self.relay_up() { Carrier::Relay { avoidable: false } } else { Carrier::None }
+    }
+
+    /// Whether the relay takes messages now.
+    pub(super) fn relay_up(&self) -> bool {
+        self.is_up() && self.link.is_up()
     }
 
     fn facts(&self, peer: &PublicKey, direct: Direct) -> Facts {
@@ -368,7 +392,7 @@ impl Mesh {
             ours: self.paths.adapter.is_some() && self.broker_has(feature::P2P) != Some(false),
             recipient,
             direct,
-            relay: self.is_up(),
+            relay: self.relay_up(),
         }
     }
 
@@ -381,7 +405,19 @@ impl Mesh {
     pub(super) fn path_event(self: &Arc<Self>, peer: &PublicKey, event: Happened) {
         let mut state = self.paths.lock();
         let Some(pair) = state.pair(&self.row.self_key, peer) else { return };
+        let quiet = matches!(event, Happened::Traffic);
         let todo = pair.machine.handle(self.moment(), event);
+        // Nothing is due earlier because something came.
+        if !quiet || !todo.is_empty() {
+            self.act(&mut state, peer, todo);
+        }
+    }
+
+    /// A peer has come back, which matters only if there is a pair.
+    pub(super) fn peer_back(self: &Arc<Self>, peer: &PublicKey) {
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        let todo = pair.machine.handle(self.moment(), Happened::PeerBack);
         self.act(&mut state, peer, todo);
     }
 
@@ -433,13 +469,22 @@ impl Mesh {
     fn promote(self: &Arc<Self>, state: &mut State, peer: &PublicKey, id: AttemptId) {
         let Some(pair) = state.pairs.get_mut(peer) else { return };
         let Some(running) = pair.running.take_if(|r| r.id == id) else { return };
-        let Some(DirectPath { link, events, info }) = running.into_path() else { return };
+        let Some((DirectPath { link, events, info }, talk)) = running.into_path() else { return };
         self.tell_path(peer, Some(&info.borrow()), None);
         let (alive, _) = watch::channel(());
         let grace = pair.live.as_ref().map_or(GRACE, |old| patience(old.rtt()).min(GRACE));
-        let old = pair.live.replace(Live { attempt: id, link: link.clone(), info, alive });
+        let watching = carry::watch(self.clone(), info.clone());
+        let old = pair.live.replace(Live { talk, link: link.clone(), info, alive });
         pair.hedger.begin();
-        state.spawn(carry::run(self.clone(), *peer, id, link, events));
+        pair.relay.clear();
+        let carrying = carry::run(self.clone(), *peer, id, link, events);
+        state.spawn(async move {
+            tokio::select! {
+                biased;
+                () = carrying => {}
+                () = watching => {}
+            }
+        });
         if let Some(old) = old {
             let (mesh, peer) = (self.clone(), *peer);
             state.spawn(async move {
@@ -447,6 +492,8 @@ impl Mesh {
                 old.end(&mesh, &peer).await;
             });
         }
+        let (mesh, peer) = (self.clone(), *peer);
+        state.spawn(async move { mesh.hasten(&peer).await });
         self.wake.notify_one();
     }
 
@@ -462,6 +509,16 @@ impl Mesh {
         }
         let reach = info.map(|i| i.reach);
         self.services.tell(Event::Path { mesh: self.id(), peer: *peer, reach, cause });
+    }
+
+    /// What another path has put off goes by the new one now. The broker refuses mail for half a minute
+    /// once too much of it waits, and the recipient would hold back for that time what comes after it.
+    async fn hasten(&self, peer: &PublicKey) {
+        match self.store().hasten(&self.id(), peer, self.now()).await {
+            Ok(0) => {}
+            Ok(_) => self.wake.notify_one(),
+            Err(e) => tracing::error!(error = %e, "what waits cannot be sent any sooner"),
+        }
     }
 
     /// What a direct path took and nobody acked goes out again, over whatever is up.

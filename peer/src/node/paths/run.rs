@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use meshwire_signaling::frame::feature;
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::{Hash, PublicKey};
@@ -29,12 +31,25 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
     let Some(adapter) = mesh.paths.adapter.clone() else { return };
     let mut network = adapter.network();
     let mut up = mesh.watch_link();
-    let mut servers_at = None;
+    let mut was_up = mesh.is_up();
+    let mut servers_at = was_up.then(Instant::now);
+    // Asked beside everything else: a broker that takes its time holds nobody up.
+    let mut asking: Option<BoxFuture<'static, Option<Duration>>> = None;
     loop {
-        let deadline = mesh.paths.deadline();
+        if asking.is_none() && servers_at.is_some_and(|at| at <= Instant::now()) {
+            servers_at = None;
+            asking = Some(servers(mesh.clone()).boxed());
+        }
+        let deadline = mesh.paths.deadline(mesh.relay_up());
         let due = async {
             match [deadline, servers_at].into_iter().flatten().min() {
                 Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let answer = async {
+            match &mut asking {
+                Some(asking) => asking.await,
                 None => std::future::pending().await,
             }
         };
@@ -45,10 +60,15 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
                     return;
                 }
                 let is_up = { up.borrow_and_update(); mesh.is_up() };
-                servers_at = is_up.then(Instant::now);
-                if is_up {
+                if is_up && !was_up {
+                    servers_at = Some(Instant::now());
                     mesh.path_event_all(&Event::RelayUp);
                 }
+                was_up = is_up;
+            }
+            again = answer => {
+                asking = None;
+                servers_at = again.map(|wait| Instant::now() + wait);
             }
             Ok(()) = network.changed() => {
                 network.borrow_and_update();
@@ -59,15 +79,12 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
             () = mesh.paths.changed.notified() => {}
             () = due => {}
         }
-        if servers_at.is_some_and(|at| at <= Instant::now()) {
-            servers_at = servers(&mesh).await.map(|wait| Instant::now() + wait);
-        }
         tick(&mesh).await;
     }
 }
 
 /// Asks the broker for its STUN and TURN servers; says when to ask again.
-async fn servers(mesh: &Arc<Mesh>) -> Option<Duration> {
+async fn servers(mesh: Arc<Mesh>) -> Option<Duration> {
     let adapter = mesh.paths.adapter.as_ref()?;
     if mesh.broker_has(feature::P2P) != Some(true) {
         return None;
@@ -90,6 +107,7 @@ async fn servers(mesh: &Arc<Mesh>) -> Option<Duration> {
 async fn tick(mesh: &Arc<Mesh>) {
     let now = Instant::now();
     let mut steps: Vec<Authored> = Vec::new();
+    let relay = mesh.relay_up();
     {
         let mut state = mesh.paths.lock();
         let peers: Vec<PublicKey> = state.pairs.keys().copied().collect();
@@ -99,7 +117,8 @@ async fn tick(mesh: &Arc<Mesh>) {
             if pair.machine.deadline().is_some_and(|at| at <= now) {
                 todo = pair.machine.handle(mesh.moment(), Event::Tick);
             }
-            if let Some(live) = &pair.live {
+            // Without a relay there is nowhere else to go, and a slow path is better than none.
+            if let Some(live) = pair.live.as_ref().filter(|_| relay) {
                 let due = pair.hedger.due(now, live.rtt());
                 for (author, id) in due.hedge {
                     pair.relay.insert((author, id));
@@ -191,7 +210,7 @@ impl Mesh {
     pub(super) fn path_ended(self: &Arc<Self>, peer: &PublicKey, id: AttemptId, cause: Cause) {
         let mut state = self.paths.lock();
         let Some(pair) = state.pairs.get_mut(peer) else { return };
-        if pair.live.take_if(|l| l.attempt == id).is_none() {
+        if pair.live.take_if(|l| l.talk.id == id).is_none() {
             // Another one had taken its place.
             return;
         }

@@ -161,6 +161,13 @@ pub async fn what_a_lost_path_took_is_due_again(store: Subject) {
         "the broker's, and delivered ones stay"
     );
     assert_eq!(ids(&store.due(&mesh(1), NOW, 10, None).await.unwrap()), [id(1)]);
+    let again = StepTo::Retry { next_attempt_at: NOW + 30_000, reason: "queue_full".into() };
+    store.step(&[step(1, again.clone()), step(4, again)]).await.unwrap();
+    assert_eq!(ids(&store.due(&mesh(1), NOW, 10, None).await.unwrap()), []);
+    assert_eq!(store.hasten(&mesh(1), &PublicKey([99; 32]), NOW).await.unwrap(), 0);
+    assert_eq!(store.hasten(&mesh(1), &other, NOW).await.unwrap(), 1);
+    assert_eq!(store.hasten(&mesh(1), &other, NOW).await.unwrap(), 0, "it is due already");
+    assert_eq!(ids(&store.due(&mesh(1), NOW, 10, None).await.unwrap()), [id(4)]);
     let (instance, _) = store.next_hello(&mesh(1)).await.unwrap();
     assert_eq!(store.instance(&mesh(1)).await.unwrap(), instance);
 }

@@ -229,6 +229,9 @@ impl PeerStore for MemoryStore {
     async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64> {
         Ok(self.state().unsend(mesh, peer))
     }
+    async fn hasten(&self, mesh: &MeshId, peer: &PublicKey, now: UnixMillis) -> StoreResult<u64> {
+        Ok(self.state().hasten(mesh, peer, now))
+    }
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64> {
         Ok(self.state().reset_inflight(mesh))
     }

@@ -207,6 +207,20 @@ impl State {
         })
     }
 
+    pub(super) fn hasten(&mut self, mesh: &MeshId, peer: &PublicKey, now: UnixMillis) -> u64 {
+        let mut count = 0;
+        for row in &self.open {
+            let Some(row) = self.outbox.get_mut(row) else { continue };
+            let meta = &mut row.meta;
+            let waits = meta.state == OutboxState::Pending && meta.next_attempt_at > now;
+            if meta.mesh == *mesh && waits && is_for(meta, Some(&[*peer])) {
+                meta.next_attempt_at = now;
+                count += 1;
+            }
+        }
+        count
+    }
+
     pub(super) fn reset_inflight(&mut self, mesh: &MeshId) -> u64 {
         self.set_back(|meta| meta.mesh == *mesh && meta.state == OutboxState::Inflight)
     }

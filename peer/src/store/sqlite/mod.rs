@@ -206,6 +206,9 @@ impl PeerStore for SqliteStore {
     async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64> {
         outbox::unsend(self, mesh, peer).await
     }
+    async fn hasten(&self, mesh: &MeshId, peer: &PublicKey, now: UnixMillis) -> StoreResult<u64> {
+        outbox::hasten(self, mesh, peer, now).await
+    }
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64> {
         outbox::reset_inflight(self, mesh).await
     }

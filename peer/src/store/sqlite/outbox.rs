@@ -226,6 +226,25 @@ pub(super) async fn unsend(
     Ok(done.rows_affected())
 }
 
+pub(super) async fn hasten(
+    store: &SqliteStore,
+    mesh: &MeshId,
+    peer: &PublicKey,
+    now: UnixMillis,
+) -> StoreResult<u64> {
+    let done = query(
+        "UPDATE outbox SET next_attempt_at = ?3
+         WHERE mesh = ?1 AND state = 'pending' AND next_attempt_at > ?3
+         AND COALESCE(member, recipient) = ?2",
+    )
+    .bind(&mesh.0[..])
+    .bind(&peer.0[..])
+    .bind(int(now))
+    .execute(&store.writer)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 pub(super) async fn reset_inflight(store: &SqliteStore, mesh: &MeshId) -> StoreResult<u64> {
     let done = query("UPDATE outbox SET state = 'pending' WHERE mesh = ? AND state = 'inflight'")
         .bind(&mesh.0[..])

@@ -111,6 +111,10 @@ impl Driver {
 
     async fn drive(&mut self, deadline: Instant) -> Result<(), QuicError> {
         loop {
+            // Whatever else keeps us busy.
+            if self.connection.is_none() && Instant::now() >= deadline {
+                return Err(QuicError::NoPath(self.dial.timeout));
+            }
             let wake = self.settle()?;
             let wake = if self.connection.is_none() { wake.min(deadline) } else { wake };
             let connection = self.connection.clone();
@@ -141,11 +145,7 @@ impl Driver {
                 },
                 Some(done) = self.handshakes.next() => self.shaken(done).await?,
                 () = closed => return Ok(()),
-                () = sleep_until(wake) => {
-                    if self.connection.is_none() && Instant::now() >= deadline {
-                        return Err(QuicError::NoPath(self.dial.timeout));
-                    }
-                }
+                () = sleep_until(wake) => {}
             }
         }
     }
@@ -282,7 +282,7 @@ impl Driver {
             (_, Some(CandidateKind::Mapped | CandidateKind::Reflexive)) => PairKind::Reflexive,
             (_, None) => PairKind::PeerReflexive,
         };
-        Pair { local: way.local, remote: way.remote, kind }
+        Pair { local: way.local, remote: way.remote, kind, silent: self.silent }
     }
 
     /// Brings the agent's own candidates up to date; says which ones are new.
@@ -294,7 +294,7 @@ impl Driver {
             let rank = u16::try_from(rank).unwrap_or(u16::MAX);
             wanted.entry(addr).or_insert((kind, base, rank));
         };
-        if !self.registered.shared.relayed_only {
+        if !self.registered.shared.relayed_only && !self.dial.relayed_only {
             let hosts = host_candidates(&known.interfaces, self.dial.loopback);
             for (rank, ip) in hosts.iter().enumerate() {
                 if let Some(port) = mux.port(*ip) {
