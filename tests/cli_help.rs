@@ -4,7 +4,7 @@ mod common;
 
 use common::Home;
 
-const VERBS: [&[&str]; 39] = [
+const VERBS: [&[&str]; 51] = [
     &[],
     &["broker"],
     &["mesh"],
@@ -44,6 +44,18 @@ const VERBS: [&[&str]; 39] = [
     &["verify"],
     &["demo"],
     &["turn"],
+    &["netcheck"],
+    &["bench"],
+    &["bench", "rtt"],
+    &["bench", "connect"],
+    &["bench", "idle"],
+    &["sim"],
+    &["sim", "run"],
+    &["sim", "list"],
+    &["sim", "explain"],
+    &["sim", "matrix"],
+    &["sim", "bench"],
+    &["path"],
 ];
 
 #[test]

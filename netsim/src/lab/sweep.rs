@@ -30,7 +30,12 @@ const ROUND: Duration = Duration::from_millis(10);
 /// # Errors
 /// [`LabError::Stubborn`] processes, [`LabError::System`].
 pub fn sweep() -> Result<(), LabError> {
-    remove(|lab| lab.is_dead())
+    // Decided once: a lab that is killed while this goes on would lose its names and keep its programs.
+    let mut all = names(namespace::NAMES)?;
+    all.extend(names(FILES)?);
+    let labs = all.iter().filter_map(|name| Instance::of(name));
+    let dead: Vec<Instance> = labs.filter(Instance::is_dead).collect();
+    remove(|lab| dead.contains(lab))
 }
 
 /// Removes everything of the labs that `ours` names: processes, then namespaces and files.
