@@ -31,6 +31,8 @@ use super::tally::Tally;
 
 /// A try is given up after this long.
 pub const TRY: Duration = Duration::from_secs(10);
+/// Offers that cross come this soon after each other. An older one without an answer has not arrived.
+pub const CROSSING: Duration = Duration::from_secs(2);
 /// A path without traffic ends after this long (inventory A-053).
 pub const IDLE: Duration = Duration::from_secs(300);
 /// The lower key renews a path of this age.
@@ -128,6 +130,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug)]
 struct Try {
     id: AttemptId,
+    since: Instant,
     ours: bool,
     answered: bool,
     until: Instant,
@@ -330,7 +333,7 @@ impl Machine {
 
     fn begin(&mut self, now: Now, id: AttemptId, ours: bool) {
         self.wait = None;
-        self.current = Some(Try { id, ours, answered: false, until: now.at + TRY });
+        self.current = Some(Try { id, since: now.at, ours, answered: false, until: now.at + TRY });
         let what = if ours { What::Offered } else { What::Answered };
         self.history.note(now.unix, what, "");
     }
@@ -345,7 +348,8 @@ impl Machine {
             return;
         }
         if let Some(t) = self.current {
-            if t.ours && self.lower {
+            let crossed = t.answered || now.at.saturating_duration_since(t.since) < CROSSING;
+            if t.ours && self.lower && crossed {
                 // Ours goes on; theirs sees it and gives way.
                 return;
             }

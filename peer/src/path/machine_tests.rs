@@ -198,6 +198,17 @@ async fn a_lost_path_is_sought_at_once_and_again_within_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_offer_that_did_not_arrive_gives_way_to_the_peers() {
+    let mut p = Player::new(A, B);
+    let id = p.offers(Event::Wanted);
+    assert_eq!(p.does(Event::Offer([9; 16])), [], "they cross, and the lower key's goes on");
+    p.at += CROSSING;
+    let done = p.does(Event::Offer([8; 16]));
+    let over = Action::Abandon { attempt: id, cause: Cause::Glare, tell: false };
+    assert_eq!(done, [over, Action::Answer([8; 16])]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn late_acks_close_the_path_and_seek_another() {
     let mut p = Player::up(A, B);
     let done = p.does(Event::Demote);

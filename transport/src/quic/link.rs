@@ -39,8 +39,9 @@ const EVENTS: usize = 64;
 /// How long a send waits for room. A peer that reads nothing for so long is no use; the message has
 /// other ways.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long closing waits for the peer to have everything.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long closing waits for the peer to have everything. While it does, a path that is dead for one side
+/// may look alive to the other.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Messages go before bulk.
 const PRIORITY: i32 = 100;
 

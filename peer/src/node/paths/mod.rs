@@ -432,6 +432,20 @@ impl Mesh {
         }
     }
 
+    /// Offers can travel again. A path that is silent has lost what the relay has lost, and is not waited
+    /// for.
+    pub(super) fn path_relay_up(self: &Arc<Self>) {
+        let mut state = self.paths.lock();
+        let peers: Vec<_> = state.pairs.keys().copied().collect();
+        for peer in peers {
+            let Some(pair) = state.pairs.get_mut(&peer) else { continue };
+            let silent = pair.live.as_ref().is_some_and(|live| live.info.borrow().silent);
+            let event = if silent { Happened::NetworkChanged } else { Happened::RelayUp };
+            let todo = pair.machine.handle(self.moment(), event);
+            self.act(&mut state, &peer, todo);
+        }
+    }
+
     /// Does what a machine wants.
     fn act(self: &Arc<Self>, state: &mut State, peer: &PublicKey, todo: Vec<Action>) {
         for action in todo {

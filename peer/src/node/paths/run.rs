@@ -62,7 +62,7 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
                 let is_up = { up.borrow_and_update(); mesh.is_up() };
                 if is_up && !was_up {
                     servers_at = Some(Instant::now());
-                    mesh.path_event_all(&Event::RelayUp);
+                    mesh.path_relay_up();
                 }
                 was_up = is_up;
             }
