@@ -115,19 +115,6 @@ impl Town {
         assert!(took <= HEALED, "direct again after {took:?}\n{}", self.story().await);
     }
 
-    pub(crate) async fn watch(&mut self, n: usize) {
-        for _ in 0..n {
-            sleep(Duration::from_millis(200)).await;
-            for (a, b) in [("ana", "bob"), ("bob", "ana")] {
-                let d = self.node(a).path(b).await.unwrap().direct;
-                self.note(format_args!(
-                    "{a} {:?}",
-                    d.map(|d| (d.reach, d.local, d.remote, d.rtt_us))
-                ));
-            }
-        }
-    }
-
     /// What the next line of the story is.
     pub(crate) fn note(&mut self, what: impl fmt::Display) {
         self.log.push(format!("{:?} {what}", self.start.elapsed()));

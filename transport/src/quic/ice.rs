@@ -11,6 +11,9 @@
 //! - Timing. Short retransmissions while paths open (an answer is on its way through the broker while
 //!   the first checks die at a NAT), long ones once they are open.
 //! - A route before nomination: where the peer was last heard.
+//! - No detour. A check through a relay that comes before its candidate does looks like a very good
+//!   address of the peer's own (its PRIORITY is a peer-reflexive one, RFC 8445 section 7.1.1), and the
+//!   controlled side would move there from a direct pair. It stays with one that works.
 //! - A route around silence: the agent stays with a nominated pair for up to 15 s after it died, for
 //!   the controlled side until the peer says otherwise. When the peer is heard elsewhere and that way
 //!   works, packets go there.
@@ -84,6 +87,8 @@ pub(super) struct Agent {
     heard: HashMap<Way, Instant>,
     last: Option<Way>,
     nominated: Option<Way>,
+    /// What was nominated before, the latest last.
+    nominations: Vec<Way>,
     opening_ends: Option<Instant>,
     checks: usize,
 }
@@ -121,6 +126,7 @@ impl Agent {
             heard: HashMap::new(),
             last: None,
             nominated: None,
+            nominations: Vec::new(),
             opening_ends: None,
             checks: 0,
         }
@@ -162,6 +168,7 @@ impl Agent {
         self.heard.retain(|way, _| way.local != addr);
         self.last = self.last.filter(|way| way.local != addr);
         self.nominated = self.nominated.filter(|way| way.local != addr);
+        self.nominations.retain(|way| way.local != addr);
     }
 
     /// Our candidates of a kind.
@@ -284,7 +291,13 @@ impl Agent {
     fn drain_events(&mut self) {
         while let Some(event) = self.inner.poll_event() {
             if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
-                self.nominated = Some(Way { local: source, remote: destination });
+                let way = Way { local: source, remote: destination };
+                self.nominated = Some(way);
+                self.nominations.retain(|old| *old != way);
+                if self.nominations.len() >= SOURCES {
+                    self.nominations.remove(0);
+                }
+                self.nominations.push(way);
             }
         }
     }
@@ -293,17 +306,29 @@ impl Agent {
     pub(super) fn route(&self, now: Instant) -> Option<Way> {
         let since = |way: &Way| self.heard.get(way).map(|at| now.saturating_duration_since(*at));
         let alive = |way: &Way| since(way).is_some_and(|age| age < SILENCE);
+        let works = |way: &Way| alive(way) && self.inner.has_viable_remote_candidate(way.remote);
         match self.nominated {
-            Some(way) if alive(&way) => Some(way),
+            Some(way) if alive(&way) && !self.is_doubtful(way) => Some(way),
             Some(way) => {
-                let other = self.heard.iter().filter(|(way, _)| {
-                    alive(way) && self.inner.has_viable_remote_candidate(way.remote)
-                });
+                let direct = |way: &&Way| works(way) && !self.is_doubtful(**way);
+                if let Some(direct) = self.nominations.iter().rev().find(direct) {
+                    return Some(*direct);
+                }
+                if alive(&way) {
+                    return Some(way);
+                }
+                let other = self.heard.iter().filter(|(way, _)| works(way));
                 let latest = other.max_by_key(|(way, at)| (**at, way.remote, way.local));
                 Some(latest.map_or(way, |(way, _)| *way))
             }
             None => self.last,
         }
+    }
+
+    /// Whether a relay is on a way, or may be: nobody has said what its other end is.
+    fn is_doubtful(&self, way: Way) -> bool {
+        let (local, remote) = self.kinds(way);
+        [local, remote].contains(&Some(CandidateKind::Relayed)) || remote.is_none()
     }
 
     /// Whether the peer is reachable as far as checks say: a pair has been answered.
