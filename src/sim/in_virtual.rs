@@ -18,7 +18,7 @@ use super::books::{Books, Wanted};
 use super::capture::Capture;
 use super::driver::{BROKER, Driver, knows, note};
 use super::facts::Facts;
-use super::report::{Report, SimError};
+use super::report::{Report, SimError, panic_text};
 use super::run::{Options, Play};
 use super::virtual_world::{BrokerSite, VirtualWorld};
 
@@ -46,10 +46,7 @@ pub fn in_virtual(cell: &Cell, options: &Options) -> Result<Report, SimError> {
     std::thread::scope(|scope| {
         let run = || simnet::run(seed, async |stage| Box::pin(perform(stage, cell, options)).await);
         scope.spawn(run).join().unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
-            let text = text.unwrap_or_else(|| "it says nothing".to_owned());
-            Err(SimError::Broken(format!("seed {seed}: {text}")))
+            Err(SimError::Broken(format!("seed {seed}: {}", panic_text(&*panic))))
         })
     })
 }

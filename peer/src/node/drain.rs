@@ -78,7 +78,7 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
     let mut generation = 0;
     loop {
         let current = mesh.generation.load(Ordering::Acquire);
-        let relay = mesh.is_up() && mesh.link.is_up();
+        let relay = mesh.relay_up();
         // Without the broker, what has a direct path goes.
         let only = if relay { None } else { Some(mesh.paths.reachable()) };
         let may_send = only.as_ref().is_none_or(|only| !only.is_empty())

@@ -7,6 +7,7 @@ use std::thread;
 
 use super::cell::Cell;
 use super::play::{Outcome, play};
+use crate::sim::report::panic_text;
 
 /// Plays cells, each in a world of its own with the same seed; the outcomes are in the order of the
 /// cells. `tell` hears of each cell that is done, from several threads. Blocks until all are.
@@ -24,12 +25,8 @@ pub fn play_all(
             let at = next.fetch_add(1, Ordering::Relaxed);
             cells.get(at).map(|cell| (at, *cell))
         } {
-            let outcome = catch_unwind(|| play(cell, seed, quic)).unwrap_or_else(|panic| {
-                let text = panic.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
-                let why = text.unwrap_or_else(|| "the simulation panicked".to_owned());
-                Outcome::broken(cell, seed, why)
-            });
+            let outcome = catch_unwind(|| play(cell, seed, quic))
+                .unwrap_or_else(|panic| Outcome::broken(cell, seed, panic_text(&*panic)));
             tell(&outcome);
             done.lock().unwrap_or_else(PoisonError::into_inner).push((at, outcome));
         }
