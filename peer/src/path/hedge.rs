@@ -7,6 +7,10 @@
 //! A message waits for two things: that the path takes it over, and its ack. On a path that is merely
 //! slow many messages wait for the first for long, so the clock of those begins anew with each one
 //! that is taken: they are late when the path stands still, not when it is busy.
+//!
+//! An ack takes a round trip and the other side's write to its disk. RTT is therefore what acks took of late
+//! where that is more than the path's own: a machine with much to do would else get a tenth of its messages
+//! twice, and lose a path that is sound.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,6 +28,11 @@ pub const LATE_IN_A_ROW: u32 = 2;
 /// A late message that the budget had nothing for goes over the relay after this all the same: it is
 /// more than late.
 pub const OVERDUE: Duration = Duration::from_secs(10);
+/// What acks took counts up to this, so that a path on which nothing comes back is given up within
+/// three times that.
+pub const MAX_ANSWER: Duration = Duration::from_millis(250);
+/// Of a new measurement of what an ack took, so much goes into the mean: 1/8, as RFC 6298 has it.
+const SMOOTHING: u32 = 8;
 /// Most messages watched at once: further ones are not hedged, only resent when the path is lost.
 pub const MAX_WATCHED: usize = 4_096;
 
@@ -75,6 +84,10 @@ pub struct Hedger {
     taken: Line,
     /// Late, and not hedged.
     overdue: Line,
+    /// Late, since they were taken: their acks may come by the path yet, and tell what it takes.
+    measured: Line,
+    /// What an ack over this path took of late.
+    answer: Duration,
     /// When the path last did anything.
     progress: Option<Instant>,
     /// In tenths of a hedge.
@@ -88,6 +101,8 @@ impl Default for Hedger {
             handed: Line::default(),
             taken: Line::default(),
             overdue: Line::default(),
+            measured: Line::default(),
+            answer: Duration::ZERO,
             progress: None,
             saved: MAX_SAVED * MESSAGES_PER_HEDGE,
             late: 0,
@@ -120,21 +135,29 @@ impl Hedger {
 
     /// Its receipt came, over whichever path; `direct` says whether over this one.
     pub fn acked(&mut self, now: Instant, key: &MessageKey, direct: bool) {
-        self.handed.remove(key);
-        self.taken.remove(key);
-        self.overdue.remove(key);
         if direct {
             self.late = 0;
             self.progress = Some(now);
+            let since = self.taken.since.get(key).or_else(|| self.measured.since.get(key));
+            if let Some(since) = since {
+                let took = now.saturating_duration_since(*since).min(MAX_ANSWER);
+                self.answer = (self.answer * (SMOOTHING - 1) + took) / SMOOTHING;
+            }
+        }
+        for line in [&mut self.handed, &mut self.taken, &mut self.overdue, &mut self.measured] {
+            line.remove(key);
         }
     }
 
-    /// What is late at `now`. `rtt` is the path's; an ack costs the other side a write to disk, too.
+    /// What is late at `now`. `rtt` is the path's.
     pub fn due(&mut self, now: Instant, rtt: Duration) -> Due {
         let mut due = Due::default();
         while let Some((_, key)) = self.next(rtt).filter(|(at, _)| *at <= now) {
             self.handed.remove(&key);
-            self.taken.remove(&key);
+            if let Some(since) = self.taken.since.get(&key).copied() {
+                self.taken.remove(&key);
+                self.measured.push(since, key);
+            }
             self.late += 1;
             due.demote |= self.late >= LATE_IN_A_ROW;
             match self.saved.checked_sub(MESSAGES_PER_HEDGE) {
@@ -161,7 +184,7 @@ impl Hedger {
 
     /// The message that is late next, and when.
     fn next(&self, rtt: Duration) -> Option<(Instant, MessageKey)> {
-        let patience = patience(rtt);
+        let patience = patience(rtt.max(self.answer));
         let handed = self.handed.front().map(|(at, key)| {
             let since = self.progress.map_or(at, |progress| progress.max(at));
             (since + patience, key)
@@ -171,7 +194,7 @@ impl Hedger {
     }
 }
 
-/// How long an ack may take on a path with this round trip.
+/// How long an ack may take where a round trip takes `rtt`.
 #[must_use]
 pub fn patience(rtt: Duration) -> Duration {
     rtt.saturating_mul(3).max(MIN_LATE)
@@ -240,6 +263,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_slow_to_answer_is_not_late_for_long() {
+        let took = Duration::from_millis(230);
+        let mut h = Hedger::default();
+        let mut hedged = 0;
+        for n in 0..100 {
+            let at = Instant::now();
+            sent(&mut h, at, key(n));
+            if let Some(late) = h.deadline(RTT).filter(|late| *late <= at + took) {
+                let due = h.due(late, RTT);
+                assert!(!due.demote);
+                hedged += due.hedge.len();
+            }
+            tokio::time::advance(took).await;
+            // Each ack comes by the path, those of the late ones, too.
+            h.acked(Instant::now(), &key(n), true);
+        }
+        assert!((1..=5).contains(&hedged), "{hedged}");
+        // However slow it was, silence ends it.
+        let at = Instant::now();
+        sent(&mut h, at, key(100));
+        sent(&mut h, at, key(101));
+        assert!(h.due(at + MAX_ANSWER * 3, RTT).demote);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_tenth_is_hedged_at_most() {
         let start = Instant::now();
         let mut h = Hedger::default();
@@ -281,6 +329,7 @@ mod tests {
         let due = h.due(start + MIN_LATE, RTT);
         assert!(due.demote && due.hedge.len() <= MAX_SAVED as usize);
         assert!(h.taken.order.is_empty() && h.taken.since.is_empty());
+        assert!(h.measured.order.len() <= MAX_WATCHED);
     }
 
     #[tokio::test(start_paused = true)]
