@@ -146,6 +146,9 @@ pub enum Misbehaviour {
     FalseGroup,
     /// A step of a negotiation that its sender has not made, or not for this.
     TamperedNegotiation,
+    /// A step of a negotiation that was signed long ago or is of the future: held back, or one of both clocks
+    /// is wrong.
+    UntimelyNegotiation,
 }
 
 impl Misbehaviour {
@@ -159,6 +162,7 @@ impl Misbehaviour {
             Self::FalseMember => "false_member",
             Self::FalseGroup => "false_group",
             Self::TamperedNegotiation => "tampered_negotiation",
+            Self::UntimelyNegotiation => "untimely_negotiation",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meshwire_signaling::frame::{P2pFrame, P2pKind};
 use meshwire_signaling::p2p::quic::Content;
-use meshwire_signaling::p2p::{Expected, Opened, open};
+use meshwire_signaling::p2p::{Expected, Opened, P2pError, open};
 use meshwire_signaling::{Hash, PublicKey};
 
 use super::super::mesh::Mesh;
@@ -36,7 +36,11 @@ pub(in crate::node) async fn hear(mesh: &Arc<Mesh>, frame: P2pFrame) {
         Ok(opened) => opened,
         Err(e) => {
             let text = format!("a {} by {} does not hold: {e}", frame.kind.as_str(), known.name);
-            mesh.misbehaved(Misbehaviour::TamperedNegotiation, &text);
+            let what = match e {
+                P2pError::Skew { .. } => Misbehaviour::UntimelyNegotiation,
+                _ => Misbehaviour::TamperedNegotiation,
+            };
+            mesh.misbehaved(what, &text);
             return;
         }
     };
