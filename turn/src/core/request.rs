@@ -46,25 +46,27 @@ impl<R: Clone> Server<R> {
         message: &Message<'_>,
         method: Method,
     ) -> Outcome<'a, R> {
-        let stranger = method == Method::Binding || message.integrity().is_none();
-        if stranger && !self.throttle.take(flow.client, now.tick) {
-            self.counters.refuse(Refused::Throttled);
-            return Outcome::Nothing;
-        }
         let unknown = message.attributes().map(|a| a.kind).filter(|kind| attr::is_unknown(*kind));
         let unknown: Vec<u16> = unknown.take(UNKNOWN_LISTED).collect();
         if !unknown.is_empty() {
-            return self.unknown(message, &unknown);
+            return self.unsigned(now, flow, |server| server.unknown(message, &unknown));
         }
         match method {
-            Method::Binding => return self.binding(flow, message),
+            Method::Binding => {
+                return self.unsigned(now, flow, |server| server.binding(flow, message));
+            }
             Method::Allocate | Method::Refresh | Method::CreatePermission | Method::ChannelBind => {
             }
-            _ => return self.refuse(message, 400, "Unknown method"),
+            _ => {
+                return self.unsigned(now, flow, |s| s.refuse(message, 400, "Unknown method"));
+            }
         }
         let asker = match self.authenticate(now, flow, message) {
             Ok(asker) => asker,
-            Err((code, reason)) => return self.challenge(now, flow, message, code, reason),
+            Err((code, reason)) => {
+                let challenge = |s: &mut Self| s.challenge(now, flow, message, code, reason);
+                return self.unsigned(now, flow, challenge);
+            }
         };
         let answered = match method {
             Method::Allocate => return self.allocate(now, flow, message, asker),
@@ -76,6 +78,20 @@ impl<R: Clone> Server<R> {
             Ok(reply) => self.sign(message, &asker, reply),
             Err(no) => self.deny(message, &asker, no),
         }
+    }
+
+    /// Answers somebody who proved nothing, and whose address may be a victim's: so often and no more.
+    fn unsigned<'a>(
+        &mut self,
+        now: Now,
+        flow: &Flow,
+        answer: impl FnOnce(&mut Self) -> Outcome<'a, R>,
+    ) -> Outcome<'a, R> {
+        if self.throttle.take(flow.client, now.tick) {
+            return answer(self);
+        }
+        self.counters.refuse(Refused::Throttled);
+        Outcome::Nothing
     }
 
     /// RFC 8489 section 9.2.4.

@@ -29,11 +29,30 @@ fn strangers_are_told_realm_and_nonce_in_a_small_answer() {
 fn a_prefix_gets_so_many_answers_and_no_more() {
     let mut world = World::with(Limits { answers_per_second: 5, ..Limits::default() });
     let client = fuzz::client(&world.secret.clone(), "a", 1, Transport::Udp);
-    let hello = Builder::new(Class::Request, Method::Binding, &[7; 12]).finish();
-    let answered = (0..100).filter(|_| world.send(&client, &hello).code() == 200).count();
-    assert_eq!((answered, refused(&world, Refused::Throttled)), (5, 95));
-    world.pass(1);
-    assert_eq!(world.send(&client, &hello).code(), 200);
+    let request = |method| Builder::new(Class::Request, method, &[7; 12]);
+    let unsigned = [
+        (200, request(Method::Binding).finish()),
+        (401, request(Method::Allocate).finish()),
+        // A signature that nobody can check proves nothing.
+        (400, request(Method::Allocate).attribute(attr::MESSAGE_INTEGRITY, &[]).finish()),
+        (400, request(Method::Refresh).attribute(attr::MESSAGE_INTEGRITY, &[0; 20]).finish()),
+        (420, request(Method::Allocate).attribute(0x0026, &[0; 4]).finish()),
+        (
+            420,
+            request(Method::ChannelBind)
+                .attribute(0x0026, &[])
+                .attribute(attr::MESSAGE_INTEGRITY, &[0; 20])
+                .finish(),
+        ),
+        (400, request(Method::Other(0x0b)).finish()),
+    ];
+    for (n, (code, bytes)) in (1..).zip(&unsigned) {
+        let answered = (0..100).filter(|_| world.send(&client, bytes) != Answer::Nothing).count();
+        assert_eq!((answered, refused(&world, Refused::Throttled)), (5, 95 * n), "{code}");
+        world.pass(1);
+        assert_eq!(world.send(&client, bytes).code(), *code);
+        world.pass(1);
+    }
 }
 
 #[test]
