@@ -2,12 +2,13 @@
 
 mod burst;
 mod open;
+mod places;
 mod shared;
 mod socket;
 mod stream;
 mod udp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ use socket::Udp;
 /// Longest sleep between looks at the deadlines. Shorter than the shortest lifetime, so that a
 /// deadline which comes up meanwhile is never late.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How often this host's addresses are asked for: so long an address that it gets meanwhile is taken for
+/// another's.
+const HOST: Duration = Duration::from_secs(30);
 
 /// Where a server listens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,9 +104,10 @@ impl TurnServer {
                 main: (0, config.public(*main)),
                 other: (u64::try_from(other).unwrap_or(u64::MAX), config.public(other_at)),
             });
+        let own = config.all_own(&host(&config).await.unwrap_or_default());
         let core = Server::new(Setup {
             secret: config.secret.clone(),
-            policy: AddressPolicy { allow: config.allow.clone(), own: config.all_own() },
+            policy: AddressPolicy { allow: config.allow.clone(), own },
             limits: config.limits,
             v4: config.relay.iter().any(|r| r.public.is_ipv4()),
             v6: config.relay.iter().any(|r| r.public.is_ipv6()),
@@ -123,6 +129,9 @@ impl TurnServer {
             shared.spawn(|shared| stream::accept(shared, listener, Transport::Tls, acceptor));
         }
         shared.spawn(expire);
+        if shared.config.host.is_some() {
+            shared.spawn(follow_host);
+        }
         Ok(Self { shared, secret, listening, ended })
     }
 
@@ -179,6 +188,27 @@ async fn listen(net: &dyn Net, addrs: &[SocketAddr]) -> Result<Listeners, TurnEr
         listeners.push(listener);
     }
     Ok((listeners, at))
+}
+
+/// This host's addresses of the moment, where the configuration has somebody to ask.
+async fn host(config: &TurnConfig) -> Option<Vec<IpAddr>> {
+    let host = config.host.clone()?;
+    tokio::task::spawn_blocking(move || host.list()).await.ok()?
+}
+
+/// Keeps addresses out of reach that this host gets while the server runs.
+async fn follow_host(shared: Arc<Shared>) {
+    let mut stopping = shared.stopping();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(HOST) => {}
+            _ = stopping.wait_for(|stop| *stop) => return,
+        }
+        if let Some(host) = host(&shared.config).await {
+            let own = shared.config.all_own(&host);
+            shared.with_core(|core, _| core.set_own(own));
+        }
+    }
 }
 
 async fn expire(shared: Arc<Shared>) {

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meshwire_transport::net::Net;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::Snapshot;
 use super::burst::{Burst, with_burst};
 use super::open;
+use super::places::Places;
 use super::socket::Udp;
 use super::stream::Stream;
 use crate::config::TurnConfig;
@@ -35,7 +36,7 @@ pub(super) struct Shared {
     pub(super) config: TurnConfig,
     pub(super) udp: Vec<Arc<Udp>>,
     /// Places for streams.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Arc<Places>,
     core: Mutex<Core>,
     streams: Mutex<HashMap<u64, Arc<Stream>>>,
     next_stream: AtomicU64,
@@ -62,7 +63,7 @@ impl Shared {
         Self {
             net,
             udp,
-            places: Arc::new(Semaphore::new(config.streams)),
+            places: Places::new(config.streams),
             config,
             core: Mutex::new(core),
             streams: Mutex::new(HashMap::new()),

@@ -83,7 +83,7 @@ pub(super) async fn accept(
             continue;
         };
         // Without a place the connection is closed at once: waiting would help nobody.
-        let Ok(place) = shared.places.clone().try_acquire_owned() else { continue };
+        let Some(place) = shared.places.take(from) else { continue };
         let tls = tls.clone();
         shared.spawn(|shared| async move {
             let mut stopping = shared.stopping();
