@@ -10,7 +10,7 @@ use meshwire_signaling::{PublicKey, UnixMillis};
 use meshwire_turn::{Kind, Member, TurnServer};
 
 /// How long credentials hold. A node keeps an allocation with the credentials that it was made with, so
-/// they outlast what it needs them for; whoever is removed loses them at once, not at their end.
+/// they outlast what it needs them for. They can be ended before ([`TurnDesk::delete_member`]).
 const TTL: Duration = Duration::from_secs(12 * 3_600);
 
 /// See the module's documentation.
@@ -74,6 +74,10 @@ impl TurnDesk for Desk {
             expires_at: now.saturating_add(given.ttl.saturating_mul(1_000)),
         };
         TurnOffer { servers: vec![server], stun }
+    }
+
+    fn stun(&self) -> Vec<String> {
+        self.stun.clone()
     }
 
     fn delete_member(&self, member: &PublicKey) {

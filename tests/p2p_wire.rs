@@ -298,6 +298,9 @@ impl TurnDesk for Desk {
         };
         TurnOffer { servers: vec![server], stun: vec!["198.51.100.1:3478".into()] }
     }
+    fn stun(&self) -> Vec<String> {
+        vec!["198.51.100.1:3478".into()]
+    }
     fn delete_member(&self, _: &PublicKey) {}
 }
 
@@ -330,6 +333,11 @@ async fn turn_credentials_are_the_members_own_and_not_too_many() {
     let mut s = world.delegate(&bob, &agent, &word, |_| {}).await.unwrap();
     let got = turn(&mut s).await.unwrap();
     assert_eq!(got.servers[0].username, bob.public().to_string(), "a session's are its member's");
+    let idle = bob.agent();
+    let word =
+        bob.vouch(&world.mesh, idle.public(), |a| a.capabilities = Capabilities::List(Vec::new()));
+    let mut i = world.delegate(&bob, &idle, &word, |_| {}).await.unwrap();
+    assert_eq!(turn(&mut i).await.unwrap_err().code, code::FORBIDDEN, "it may write to nobody");
     let error = loop {
         if let Err(error) = turn(&mut s).await {
             break error;

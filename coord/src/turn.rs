@@ -21,6 +21,9 @@ pub trait TurnDesk: fmt::Debug + Send + Sync {
     /// Credentials that only this member may use, and only for a while. `now` is Unix milliseconds.
     fn credentials(&self, member: &PublicKey, now: UnixMillis) -> TurnOffer;
 
+    /// The STUN servers of every [`TurnOffer`], which anybody may be told.
+    fn stun(&self) -> Vec<String>;
+
     /// The member does not belong to the mesh any more: ends its credentials and allocations.
     fn delete_member(&self, member: &PublicKey);
 

@@ -8,19 +8,23 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use meshwire_peer::api::{ApiError, ErrorKind};
 use meshwire_peer::doctor::{self, MeshBroker};
+use meshwire_transport::http::broker_info;
 use meshwire_transport::net::Net;
 use meshwire_transport::netcheck::{
-    Broker, Facts, Family, PathMtu, PortMapping, Reach, Relay, STUN_PORT, Udp, Verdict, ask_router,
-    judge, measure, probe_all, proxies,
+    Broker, Facts, Family, MAX_SERVERS, PathMtu, PortMapping, Reach, Relay, STUN_PORT, Udp,
+    Verdict, ask_router, judge, measure, probe_all, proxies,
 };
 use meshwire_transport::quic::interfaces::default_router;
 use meshwire_transport::url::BaseUrl;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Table, clean, wrap};
 
+/// How long a broker may take to say where its STUN servers are, and they to be found.
+const TELLS: Duration = Duration::from_secs(3);
 /// Most brokers that are asked: who is in more meshes names one.
 const MAX_BROKERS: usize = 8;
 
@@ -28,8 +32,7 @@ const MAX_BROKERS: usize = 8;
 ///
 /// Asks STUN servers how the NAT and firewalls here treat UDP (RFC 5780), how large packets may be,
 /// whether the router forwards ports, and how far away the broker is. The servers are those that the
-/// brokers of this home's meshes run, at UDP port 3478, unless others are named. Takes up to ten
-/// seconds. Ends with exit code 1 if nothing gets through.
+/// brokers of this home's meshes run, unless others are named. Takes up to fifteen seconds. Ends with exit code 1 if nothing gets through.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire netcheck\n  \
@@ -150,11 +153,22 @@ async fn servers(
         all.extend(found);
     }
     if named.is_empty() {
-        // Without an address it is no relay either, which its line says.
-        let hosts = brokers.iter().map(|b| net.resolve(&b.url.host, STUN_PORT));
-        all.extend(join_all(hosts).await.into_iter().flatten().flatten());
+        all.extend(join_all(brokers.iter().map(|b| told(net, b))).await.into_iter().flatten());
     }
     Ok(all)
+}
+
+/// The addresses of the STUN servers that a broker's members are told. Of a broker that says nothing, its own
+/// host's: whether it is there at all, its line says.
+async fn told(net: &dyn Net, broker: &Broker) -> Vec<SocketAddr> {
+    let info = timeout(TELLS, broker_info(net, &broker.url, broker.pin)).await;
+    let stun = info.ok().and_then(Result::ok).and_then(|info| info.stun);
+    let stun = stun.map_or_else(
+        || vec![Server { host: broker.url.host.clone(), port: STUN_PORT }],
+        |told| told.iter().take(MAX_SERVERS).filter_map(|text| text.parse().ok()).collect(),
+    );
+    let found = stun.iter().map(|s| timeout(TELLS, net.resolve(&s.host, s.port)));
+    join_all(found).await.into_iter().flatten().flatten().flatten().collect()
 }
 
 fn describe(facts: &Facts, verdict: &Verdict, columns: Option<usize>) -> String {

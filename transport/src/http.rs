@@ -251,7 +251,8 @@ mod tests {
         let key = SecretKey::from_seed(&[1; 32]).public();
         let body = format!(r#"{{"broker":"{key}","agent":"x/1","at":5,"later":true}}"#);
         let (got, request) = info(answer("200 OK", &body)).await;
-        assert_eq!(got, Ok(BrokerInfo { broker: key, agent: "x/1".into(), at: 5 }));
+        let told = BrokerInfo { broker: key, agent: "x/1".into(), at: 5, stun: None };
+        assert_eq!(got, Ok(told));
         assert!(request.starts_with("GET /mw/v2/broker HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("host: broker.test:7900\r\n"), "{request}");
     }

@@ -132,6 +132,7 @@ async fn info(State(inner): Shared) -> Json<BrokerInfo> {
         broker: inner.key.public(),
         agent: AGENT.to_owned(),
         at: inner.net.unix_ms(),
+        stun: Some(inner.turn.as_ref().map(|desk| desk.stun()).unwrap_or_default()),
     })
 }
 

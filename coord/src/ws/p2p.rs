@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use meshwire_signaling::PublicKey;
 use meshwire_signaling::attest::{Attestation, capability};
 use meshwire_signaling::frame::{
     ErrorFrame, Frame, Ok as OkFrame, P2pFrame, TurnCredentials, TurnServers, code,
@@ -43,13 +44,7 @@ async fn forward(conn: &Shared, frame: P2pFrame) -> Result<(), ErrorFrame> {
     let (mesh, to) = (conn.mesh, frame.to);
     inner.negotiations(|rates, now| rates.sender(mesh, conn.member, now))?;
     check(&frame, |key| inner.registry.speaks_for(conn.id, key))?;
-    // As with mail: a session does what its member lets it.
-    if let Some(signed) = inner.registry.attestation(conn.id, &frame.from)
-        && !signed.peek::<Attestation>().is_ok_and(|a| a.capabilities.allow(capability::DM))
-    {
-        let text = format!("this session lacks the capability {:?}", capability::DM);
-        return Err(refuse(code::FORBIDDEN, text));
-    }
+    may_write(conn, &frame.from)?;
     let Some(handle) = inner.registry.holder(&mesh, &to) else {
         capable(conn.handle.p2p, true)?;
         return Err(away(conn, &frame).await);
@@ -63,6 +58,21 @@ async fn forward(conn: &Shared, frame: P2pFrame) -> Result<(), ErrorFrame> {
             Err(ErrorFrame::transient(code::QUEUE_FULL, text, again::BUSY))
         }
         Err(TrySendError::Closed(_)) => Err(offline()),
+    }
+}
+
+/// As with mail: a session does what its member lets it.
+fn may_write(conn: &Shared, who: &PublicKey) -> Result<(), ErrorFrame> {
+    match conn.inner.registry.attestation(conn.id, who) {
+        Some(signed)
+            if !signed
+                .peek::<Attestation>()
+                .is_ok_and(|a| a.capabilities.allow(capability::DM)) =>
+        {
+            let text = format!("this session lacks the capability {:?}", capability::DM);
+            Err(refuse(code::FORBIDDEN, text))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -94,7 +104,8 @@ async fn away(conn: &Shared, frame: &P2pFrame) -> ErrorFrame {
 pub(super) fn turn(conn: &Shared, ask: &TurnCredentials) -> Frame {
     let inner = &conn.inner;
     let req = ask.req;
-    if let Err(e) = inner.negotiations(|rates, now| rates.turn(conn.mesh, conn.member, now)) {
+    let rated = || inner.negotiations(|rates, now| rates.turn(conn.mesh, conn.member, now));
+    if let Err(e) = may_write(conn, &conn.key).and_then(|()| rated()) {
         return e.to_req(Some(req)).into();
     }
     let offer = inner.turn.as_ref().map(|desk| desk.credentials(&conn.member, inner.net.unix_ms()));

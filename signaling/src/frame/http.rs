@@ -25,6 +25,10 @@ pub struct BrokerInfo {
     pub agent: String,
     /// Its time, Unix milliseconds.
     pub at: UnixMillis,
+    /// The STUN servers that its members are told, as `HOST:PORT`: answering anybody is what they are
+    /// for. None where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stun: Option<Vec<String>>,
 }
 
 /// Founds a mesh.

@@ -51,7 +51,9 @@ fn reach(facts: &Facts) -> Reach {
     match (family(&facts.v4, mapped), family(&facts.v6, false)) {
         (Some(v4), _) => v4,
         (None, Some(_)) => Reach::Ipv6Peers,
-        (None, None) if facts.servers.is_empty() => Reach::Unknown,
+        (None, None) if facts.servers.is_empty() && (relay() || facts.relays.is_empty()) => {
+            Reach::Unknown
+        }
         (None, None) if relay() || facts.relays.is_empty() => Reach::RelayOnly,
         (None, None) => Reach::Nothing,
     }
@@ -82,15 +84,16 @@ fn summary(reach: Reach, facts: &Facts) -> String {
     match reach {
         Reach::Everybody => "Direct paths will work with almost everybody.".to_owned(),
         Reach::AllButSymmetric => {
-            "Direct paths will work with most peers. Those behind a NAT that uses another port for \
-             each destination (symmetric: some carriers and companies) are reached over TURN or the \
-             relay."
+            "Direct paths will work with most peers. To those behind a NAT that uses another port for \
+             each destination (symmetric: some carriers and companies) a port is guessed while TURN \
+             or the relay is used."
                 .to_owned()
         }
         Reach::OpenNetworks => {
             "The NAT here uses another port for each destination (symmetric). Direct paths will work \
-             only with peers on open networks or behind full-cone or address-restricted NATs; \
-             otherwise TURN or the relay is used."
+             at once only with peers on open networks or behind full-cone or address-restricted \
+             NATs. With most others a port is guessed while TURN or the relay is used; with those \
+             behind a NAT like this one it stays so."
                 .to_owned()
         }
         Reach::Ipv6Peers => {
@@ -112,7 +115,7 @@ fn summary(reach: Reach, facts: &Facts) -> String {
             "{}: everything goes over the relay{}.",
             match lost(facts) {
                 true => "Large UDP packets are lost here, which direct paths need",
-                false => "UDP is blocked, for no STUN server answered",
+                false => "UDP is blocked here, or none of the STUN servers is up: none answered",
             },
             reached(&facts.relays).map(|r| format!(" on TCP port {}", r.port)).unwrap_or_default()
         ),
