@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use meshwire_peer::api::{AskPath, PathEntry, PathReport};
 use meshwire_peer::path::{Cause, Via, Why};
+use meshwire_transport::direct::Reach;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -79,9 +80,13 @@ fn describe(report: &PathReport) -> String {
 fn now(report: &PathReport) -> String {
     if let (Via::Direct, Some(d)) = (report.via, &report.direct) {
         let ms = when::round_trip(d.rtt_us);
+        let way = match d.reach {
+            Reach::Relayed => "through TURN".to_owned(),
+            reach => format!("direct ({reach})"),
+        };
         return format!(
-            "direct ({}), {} to {}, round trip {ms}, packets of {} bytes",
-            d.reach, d.local, d.remote, d.mtu
+            "{way}, {} to {}, round trip {ms}, packets of {} bytes",
+            d.local, d.remote, d.mtu
         );
     }
     let why = match report.why {
@@ -94,7 +99,7 @@ fn now(report: &PathReport) -> String {
         Why::WeCannot => "this node or its broker makes no direct paths",
         Why::Negotiating => "a direct path is being negotiated",
         Why::BackingOff => "the last try at a direct path failed",
-        Why::Seeking => "no direct path has been sought yet, the next message will",
+        Why::Seeking => "no direct path is being sought, the next message will begin",
         Why::NoRelay => "the broker cannot be reached",
     };
     match report.via {
