@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use meshwire_peer::store::conformance::{self, NOW, Subject};
-use meshwire_peer::store::{MemoryStore, SqliteStore, StoreError};
+use meshwire_peer::store::{MemoryStore, Pick, SqliteStore, StoreError};
 
 /// A test per case and store.
 macro_rules! suite {
@@ -58,6 +58,7 @@ suite! {
     an_expired_row_blocks_nobody_and_is_not_handed_out
     defect_11_rows_left_inflight_are_reset
     only_rows_for_whom_there_is_a_path_are_due
+    rows_for_whom_is_busy_wait_and_late_ones_do_not
     what_a_lost_path_took_is_due_again
     concurrent_drains_are_disjoint_complete_and_in_order
     what_came_in_comes_back_whole
@@ -132,11 +133,11 @@ async fn defect_11_rows_left_inflight_by_a_crash_are_reset() {
     let mesh = store.mesh_list().await.unwrap()[0].mesh;
     let after = crash(&first, &home.path().join("b.db")).await;
     assert!(
-        after.due(&mesh, NOW, 10, None).await.unwrap().is_empty(),
+        after.due(&mesh, NOW, 10, Pick::ALL).await.unwrap().is_empty(),
         "they are lost without a reset"
     );
     assert_eq!(after.reset_inflight(&mesh).await.unwrap(), 2);
-    let due = after.due(&mesh, NOW, 10, None).await.unwrap();
+    let due = after.due(&mesh, NOW, 10, Pick::ALL).await.unwrap();
     assert_eq!(due.len(), 2);
     assert!(due.iter().all(|row| row.envelope.check(&mesh).is_ok()));
 }
@@ -151,7 +152,7 @@ async fn what_was_returned_survives_a_crash() {
     let (instance, counter) = store.next_hello(&mesh).await.unwrap();
     let after = crash(&first, &home.path().join("b.db")).await;
     assert_eq!(after.next_hello(&mesh).await.unwrap(), (instance, counter + 1));
-    assert_eq!(after.due(&mesh, NOW, 10, None).await.unwrap().len(), 1);
+    assert_eq!(after.due(&mesh, NOW, 10, Pick::ALL).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ pub const RETRY_AFTER_MAX_MS: u64 = 300_000;
 /// Longest stored reason, in bytes: brokers and peers choose the words.
 pub const MAX_REASON: usize = receipt::MAX_REASON;
 
+/// Why a row is pending that a direct path has, too: its ack is late, the relay is to take it as well.
+pub const LATE: &str = "late_ack";
+
 /// Where an outbox row stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,102 +2,120 @@
 //!
 //! Rows leave in order, many at a time; each one's ticket moves it on. After the link was lost, no
 //! row leaves before every ticket of the old connection has come back, so that what goes again goes
-//! in order again.
+//! in order again. A direct path that has its share of the window gets no more until it answers.
+
+mod hand;
+mod load;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use meshwire_signaling::frame::{code, feature};
-use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, Target};
+use meshwire_signaling::PublicKey;
+use meshwire_signaling::frame::code;
 use meshwire_transport::fault;
-use meshwire_transport::link::{Handed, LinkError, MessageLink};
+use meshwire_transport::link::LinkError;
 use meshwire_transport::net::jitter;
 use tokio::time::Duration;
 
+#[cfg(test)]
+pub(super) use hand::unfit;
+use hand::{End, Handing, Outcome};
+use load::{Alarm, Load, Open};
+
 use super::events::Event;
-use super::groups::without;
 use super::mesh::Mesh;
-use super::paths::{Carrier, DirectCarrier};
-use super::seal::to_send;
-use super::sessions::SESSION_ENDED;
-use super::{outbox, regroup};
 use crate::core::group::RecipientState;
 use crate::core::outbox::{Disposition, judge, retry_delay_ms};
-use crate::path::hedge::MessageKey;
-use crate::store::{OutboxMeta, OutboxRow, Step, StepTo, Stepped, StoreError};
+use crate::store::{OutboxRow, Pick, Step, StepTo, Stepped, StoreError};
 
-/// Rows on the link whose tickets are open.
+/// Rows on the links whose tickets are open.
 const WINDOW: usize = 256;
+/// Rows taken at once: how far a path may exceed its share.
+const CHUNK: usize = 32;
 /// The relay's word in API and command line.
 pub(super) const RELAY: &str = "relay";
 /// A direct path's.
 pub(super) const DIRECT: &str = "direct";
 /// How long to wait after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// After which time the store is asked for the next row all the same: the wall clock may have been set
+/// back.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// What became of one row.
-struct Outcome {
-    id: EnvelopeId,
-    author: PublicKey,
-    attempts: u32,
-    end: End,
+/// What takes rows away.
+#[async_trait]
+trait Carry: Sync {
+    /// For whom there is a way; none: for everybody.
+    fn reachable(&self) -> Option<Vec<PublicKey>>;
+    /// Hands a row to its link, in the order of these calls.
+    async fn hand(&self, row: OutboxRow) -> Handing;
 }
 
-impl Outcome {
-    /// What a direct path has taken over: whose, by which link.
-    fn taken(&self) -> Option<(PublicKey, Arc<dyn MessageLink>, PublicKey, EnvelopeId)> {
-        match &self.end {
-            End::Direct { result: Ok(_), peer, link } => {
-                Some((*peer, Arc::clone(link), self.author, self.id))
-            }
-            _ => None,
-        }
+#[async_trait]
+impl Carry for Arc<Mesh> {
+    fn reachable(&self) -> Option<Vec<PublicKey>> {
+        // Without the broker, what has a direct path goes.
+        if self.relay_up() { None } else { Some(self.paths.reachable()) }
     }
-}
 
-enum End {
-    /// The link's answer.
-    Link(Result<Handed, LinkError>),
-    /// A direct path's answer.
-    Direct { result: Result<Handed, LinkError>, peer: PublicKey, link: Arc<dyn MessageLink> },
-    /// It can never go, in words: the broker cannot carry such mail, or its author has ended.
-    Unfit(String),
-    /// The store failed; in words.
-    Later(String),
-    /// Another message goes on in its place.
-    Replaced,
+    async fn hand(&self, row: OutboxRow) -> Handing {
+        hand::hand(self, row).await
+    }
 }
 
 /// Runs until it is dropped.
 pub(super) async fn run(mesh: Arc<Mesh>) {
+    pump(&mesh, &mesh).await;
+}
+
+async fn pump(mesh: &Mesh, links: &impl Carry) {
     let mut open = FuturesUnordered::new();
+    let mut load = Load::default();
     let mut generation = 0;
+    let mut whose = Open::default();
+    let mut alarm = Alarm::Unknown;
     loop {
         let current = mesh.generation.load(Ordering::Acquire);
-        let relay = mesh.relay_up();
-        // Without the broker, what has a direct path goes.
-        let only = if relay { None } else { Some(mesh.paths.reachable()) };
-        let may_send = only.as_ref().is_none_or(|only| !only.is_empty())
+        let now_open = Open { only: links.reachable(), busy: load.busy() };
+        if now_open != whose {
+            (whose, alarm) = (now_open, Alarm::Unknown);
+        }
+        let may_send = whose.only.as_ref().is_none_or(|only| !only.is_empty())
             && (open.is_empty() || generation == current);
         let mut next = None;
         if may_send {
             generation = current;
-            let only = only.as_deref();
-            match take(&mesh, WINDOW - open.len().min(WINDOW), only).await {
+            let room = WINDOW.saturating_sub(open.len()).min(CHUNK);
+            match take(mesh, room, whose.pick()).await {
                 Ok(rows) => {
-                    let full = rows.len() + open.len() >= WINDOW;
+                    let more = rows.len() == room;
                     if !rows.is_empty() {
                         fault::pause_at(fault::ENQUEUED).await;
                     }
                     for row in rows {
-                        let handed = hand(&mesh, row).await;
+                        let (path, handed) = links.hand(row).await;
+                        if let Some(peer) = path {
+                            load.handed(peer);
+                        }
                         open.push(handed);
                     }
-                    next = if full { None } else { until_due(&mesh, only).await };
+                    if more && open.len() < WINDOW {
+                        // What has been answered meanwhile makes room first.
+                        if let Some(Some(outcome)) = open.next().now_or_never() {
+                            settle_all(mesh, outcome, &mut open, &mut load, &mut alarm).await;
+                        }
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    if !more {
+                        next = Some(until_due(mesh, whose.pick(), &mut alarm).await);
+                    }
                 }
                 Err(e) => {
                     tracing::error!(error = %e, "the outbox cannot be read");
@@ -114,156 +132,80 @@ pub(super) async fn run(mesh: Arc<Mesh>) {
         tokio::select! {
             biased;
             Some(outcome) = open.next() => {
-                let mut outcomes = vec![outcome];
-                while let Some(Some(more)) = open.next().now_or_never() {
-                    outcomes.push(more);
-                }
-                settle(&mesh, outcomes).await;
+                settle_all(mesh, outcome, &mut open, &mut load, &mut alarm).await;
                 // Others may have to hear first why those outcomes were what they were.
                 tokio::task::yield_now().await;
             }
             () = mesh.wake.notified() => {}
-            () = due => {}
+            () = due => alarm = Alarm::Unknown,
         }
     }
 }
 
-async fn take(
+/// Settles an outcome with all that have come meanwhile.
+async fn settle_all(
     mesh: &Mesh,
-    room: usize,
-    only: Option<&[PublicKey]>,
-) -> Result<Vec<OutboxRow>, StoreError> {
+    first: Outcome,
+    open: &mut FuturesUnordered<BoxFuture<'static, Outcome>>,
+    load: &mut Load,
+    alarm: &mut Alarm,
+) {
+    let mut outcomes = vec![first];
+    while let Some(Some(more)) = open.next().now_or_never() {
+        outcomes.push(more);
+    }
+    for outcome in &outcomes {
+        if let End::Direct { peer, .. } = &outcome.end {
+            load.answered(peer);
+        }
+    }
+    if settle(mesh, outcomes).await {
+        *alarm = Alarm::Unknown;
+    }
+}
+
+async fn take(mesh: &Mesh, room: usize, pick: Pick<'_>) -> Result<Vec<OutboxRow>, StoreError> {
     if room == 0 {
         return Ok(Vec::new());
     }
     let room = u32::try_from(room).unwrap_or(u32::MAX);
-    mesh.store().due(&mesh.id(), mesh.now(), room, only).await
+    mesh.store().due(&mesh.id(), mesh.now(), room, pick).await
 }
 
-/// How long until the next row is due, if one waits.
-async fn until_due(mesh: &Mesh, only: Option<&[PublicKey]>) -> Option<Duration> {
-    match mesh.store().next_due(&mesh.id(), mesh.now(), only).await {
-        Ok(at) => at.map(|at| Duration::from_millis(at.saturating_sub(mesh.now()).max(1))),
-        Err(_) => Some(RETRY),
-    }
-}
-
-/// Hands one row to the link, in the order of these calls; what is left to do is in the future.
-async fn hand(mesh: &Arc<Mesh>, row: OutboxRow) -> BoxFuture<'static, Outcome> {
-    let (id, author, attempts) = (row.meta.id, row.meta.author, row.meta.attempts);
-    if let Some(unfit) = unfit(mesh, &row.meta) {
-        return async move { Outcome { id, author, attempts, end: End::Unfit(unfit) } }.boxed();
-    }
-    let kept = needs_care(&row.meta).then(|| row.clone());
-    let carrier = mesh.carrier(&row.meta);
-    let peer = row.meta.member.unwrap_or(row.meta.recipient);
-    let envelope = row.envelope;
-    let ticket = match carrier {
-        Carrier::Direct(path) => {
-            let link = Arc::clone(&path.link);
-            let sending = directly(mesh.clone(), path, peer, (author, id), envelope).await;
-            let end = sending.map(move |result| End::Direct { result, peer, link });
-            return async move { Outcome { id, author, attempts, end: end.await } }.boxed();
-        }
-        Carrier::Relay { avoidable } => {
-            if avoidable {
-                mesh.paths.tally().relayed(envelope.body.0.len());
+/// How long until the next row is due, or the store is to be asked again.
+async fn until_due(mesh: &Mesh, pick: Pick<'_>, alarm: &mut Alarm) -> Duration {
+    let at = match alarm {
+        Alarm::At(at) => *at,
+        Alarm::Unknown => match mesh.store().next_due(&mesh.id(), mesh.now(), pick).await {
+            Ok(at) => {
+                *alarm = Alarm::At(at);
+                at
             }
-            mesh.link.send(to_send(envelope, &author)).await
-        }
-        Carrier::None => Err(LinkError::Down),
+            Err(_) => return RETRY,
+        },
     };
-    let mesh = mesh.clone();
-    async move {
-        let result = match ticket {
-            Ok(ticket) => ticket.await,
-            Err(e) => Err(e),
-        };
-        let end = match (result, kept) {
-            (Err(e @ LinkError::RecipientsChanged { .. }), Some(row)) => {
-                End::Link(regroup::follow(&mesh, row, e).await)
-            }
-            (Err(LinkError::Refused(frame)), Some(row)) if frame.code == code::TARGET_GONE => {
-                match outbox::redirect(&mesh, &row).await {
-                    Ok(true) => End::Replaced,
-                    Ok(false) => End::Link(Err(LinkError::Refused(frame))),
-                    Err(e) => End::Later(e.to_string()),
-                }
-            }
-            (result, _) => End::Link(result),
-        };
-        Outcome { id, author, attempts, end }
-    }
-    .boxed()
+    let until = |at: u64| Duration::from_millis(at.saturating_sub(mesh.now()).max(1));
+    at.map_or(LOOK_AGAIN, until).min(LOOK_AGAIN)
 }
 
-/// Hands a message to a direct path. A path that has no room now is waited for in the future: others have
-/// other paths.
-async fn directly(
-    mesh: Arc<Mesh>,
-    path: DirectCarrier,
-    peer: PublicKey,
-    message: MessageKey,
-    envelope: Envelope,
-) -> BoxFuture<'static, Result<Handed, LinkError>> {
-    let mut sending = async move {
-        let link = &path.link;
-        let done = path.outlives(async {
-            mesh.paths.sent(&peer, link, message, false);
-            let handed = link.send(envelope).await?.await?;
-            mesh.paths.sent(&peer, link, message, true);
-            Ok(handed)
-        });
-        let done = done.await;
-        if let Err(e) = &done {
-            mesh.path_refused(&peer, link, message, e);
-        }
-        done
-    }
-    .boxed();
-    // What is handed over leaves in the order of these calls.
-    match futures_util::poll!(&mut sending) {
-        Poll::Ready(done) => std::future::ready(done).boxed(),
-        Poll::Pending => sending,
-    }
-}
-
-/// Whether a refusal may ask for the row once more.
-fn needs_care(meta: &OutboxMeta) -> bool {
-    !matches!(meta.target, Target::Member { .. })
-}
-
-/// Why such a row can never go, in words: its author has ended, or the broker lacks what it needs.
-pub(super) fn unfit(mesh: &Mesh, meta: &OutboxMeta) -> Option<String> {
-    if !mesh.speaks_as(&meta.author) {
-        // It was written in the moment of its author's end.
-        return Some(SESSION_ENDED.to_owned());
-    }
-    let needs = [
-        (matches!(meta.target, Target::Group { .. }), feature::GROUPS),
-        (meta.author != mesh.row.self_key, feature::DELEGATES),
-    ];
-    let lacks = |f: &str| mesh.broker_has(f) == Some(false);
-    let missing = needs.into_iter().find(|(needed, f)| *needed && lacks(f))?.1;
-    Some(format!("the broker lacks {missing}: {}", without(missing)))
-}
-
-/// Moves rows on, in one transaction, and tells of it.
-async fn settle(mesh: &Mesh, outcomes: Vec<Outcome>) {
+/// Moves rows on, in one transaction, and tells of it. Says whether one of them is to be tried again.
+async fn settle(mesh: &Mesh, outcomes: Vec<Outcome>) -> bool {
     let taken: Vec<_> = outcomes.iter().filter_map(Outcome::taken).collect();
     let steps: Vec<Authored> = outcomes.into_iter().flat_map(|o| steps(mesh, o)).collect();
+    let again = steps.iter().any(|(_, step)| matches!(step.to, StepTo::Retry { .. }));
     write(mesh, &steps).await;
     // A path that has ended meanwhile has had its messages sent again already: before these were its.
     let over = taken.into_iter().filter(|(peer, link, ..)| !mesh.paths.is_live(peer, link));
-    let again = |id| Step {
+    let now = |id| Step {
         mesh: mesh.id(),
         id,
         to: StepTo::Retry { next_attempt_at: mesh.now(), reason: LinkError::Down.to_string() },
     };
-    let steps: Vec<Authored> = over.map(|(_, _, author, id)| (author, again(id))).collect();
+    let steps: Vec<Authored> = over.map(|(_, _, author, id)| (author, now(id))).collect();
     if !steps.is_empty() {
         write(mesh, &steps).await;
     }
+    again
 }
 
 async fn write(mesh: &Mesh, steps: &[Authored]) {

@@ -1,6 +1,7 @@
 //! What comes from the link: envelopes, receipts, presence, and the link's own ups and downs.
 //!
-//! Envelopes are stored in batches, one fsync each, and answered only then.
+//! Envelopes are stored in batches. They are answered when they are on disk: one sync does for a batch and
+//! for what surfaces of it.
 
 use std::sync::Arc;
 
@@ -142,6 +143,7 @@ pub(super) async fn accept(mesh: &Arc<Mesh>, source: &Source<'_>, envelopes: Vec
     };
     fault::pause_at(fault::STORED).await;
     let mut arrived = Vec::new();
+    let mut answers = Vec::new();
     for (((item, _), outcome), answerer) in items.iter().zip(outcomes).zip(answerers) {
         let receipt = match outcome {
             Arrived::Inserted(row) => {
@@ -155,9 +157,19 @@ pub(super) async fn accept(mesh: &Arc<Mesh>, source: &Source<'_>, envelopes: Vec
                 answerer.refused(reason::CONFLICT)
             }
         };
-        answer(mesh, source, Answer::Final { from: item.author, id: item.id, receipt }).await;
+        answers.push(Answer::Final { from: item.author, id: item.id, receipt });
     }
-    mesh.services.surfacer.offer(arrived).await;
+    // What surfaces takes the rest to the disk; what is held back goes there now. Receipts follow.
+    if !arrived.is_empty() {
+        mesh.services.surfacer.offer(arrived).await;
+    }
+    if let Err(e) = mesh.store().sync().await {
+        tracing::error!(error = %e, "the inbox is not on disk");
+        return;
+    }
+    for said in answers {
+        answer(mesh, source, said).await;
+    }
 }
 
 /// What the roster has of the author, or of the member that vouches for it.

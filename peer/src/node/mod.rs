@@ -48,6 +48,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use futures_util::future::join_all;
 use meshwire_signaling::MeshId;
 use meshwire_transport::direct::Adapter;
 use meshwire_transport::net::{Net, OsNet};
@@ -316,8 +317,11 @@ impl Node {
     /// Closes links and store and gives the home back, whoever still has a clone. What was accepted
     /// is on disk and goes out at the next start.
     pub async fn close(&self) {
-        for mesh in self.meshes() {
-            mesh.close().await;
+        // Side by side: each says goodbye to all its peers, and waits a little until they have heard.
+        let meshes = self.meshes();
+        join_all(meshes.iter().map(|mesh| mesh.close())).await;
+        if let Some(adapter) = &self.services().direct.adapter {
+            adapter.close().await;
         }
         let mut tasks =
             std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,8 +1,24 @@
 //! What a node must not forget: its meshes, outbox, inbox, counters and roster.
 //!
 //! [`SqliteStore`] keeps it on disk; [`MemoryStore`] is the double for tests and simulations. Both
-//! pass the suite in [`conformance`]. Every method that changes something is one transaction, on
-//! disk when it returns. Times are arguments; a store has no clock.
+//! pass the suite in [`conformance`]. Times are arguments; a store has no clock.
+//!
+//! Every method that changes something is one transaction, in force when it returns. Which of them a
+//! power cut may undo:
+//!
+//! - **Promises** are on disk when the method returns: somebody relies on them from then on. A message that
+//!   was enqueued, the end of one (delivered, expired, failed), a place in the order of surfacing,
+//!   sessions, members, meshes. No method shows a message or its end before that.
+//! - [`PeerStore::accept_inbound`] is one too, but on disk only after [`PeerStore::sync`] or the next
+//!   promise: what comes in surfaces next, and one sync does for both.
+//! - **Notes** may be undone, the newest first: that a message is with a path or the relay
+//!   ([`PeerStore::due`], [`StepTo::Sent`], [`StepTo::Relayed`]), when it is tried again
+//!   ([`StepTo::Retry`], [`PeerStore::hasten`], [`PeerStore::unsend`], [`PeerStore::reset_inflight`]),
+//!   that a ping was swallowed ([`PeerStore::swallow`]). Without its note a message goes out once more
+//!   after the restart, under the same id: the broker answers as before, the recipient knows the id and
+//!   answers with its receipt, and the confirmed receipt is on disk before the broker may forget
+//!   it. A ping is swallowed once more. Notes are on disk with the next promise, or when the system
+//!   writes its memory to the disk.
 
 #[doc(hidden)]
 pub mod conformance;
@@ -22,7 +38,7 @@ pub use memory::MemoryStore;
 pub use rows::{
     Arrived, Enqueued, Freeze, FreezeError, GroupRow, Idempotency, InboxDelete, InboxFilter,
     InboxRow, MemberRow, MeshRow, NewMember, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta,
-    OutboxRow, PinOutcome, PresenceRow, Pruned, RecipientRow, Redirect, Requeue, Rewrap,
+    OutboxRow, Pick, PinOutcome, PresenceRow, Pruned, RecipientRow, Redirect, Requeue, Rewrap,
     SessionRow, Slot, Step, StepTo, Stepped, Viewer,
 };
 pub use sqlite::SqliteStore;
@@ -110,6 +126,17 @@ pub enum StoreError {
     /// The database failed.
     #[error("the store failed: {0}")]
     Database(#[from] sqlx::Error),
+    /// The disk has not taken what was written: nothing can be promised until the store is opened again.
+    #[error(
+        "{} could not be brought to the disk: {what}; see to the disk, then restart meshwire",
+        path.display()
+    )]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        what: String,
+    },
     /// A stored value is not what it should be.
     #[error("the store holds a bad {column}: {what}")]
     BadValue {
@@ -164,7 +191,7 @@ pub type StoreResult<T> = Result<T, StoreError>;
 
 /// A node's store; see the module's documentation.
 ///
-/// Methods without an `Errors` section fail with [`StoreError::Database`] and
+/// Methods without an `Errors` section fail with [`StoreError::Database`], [`StoreError::Unsynced`] and
 /// [`StoreError::BadValue`] only; those that write for a mesh also with [`StoreError::UnknownMesh`].
 #[async_trait]
 #[allow(clippy::missing_errors_doc)] // said once, above
@@ -199,14 +226,14 @@ pub trait PeerStore: Debug + Send + Sync {
     /// stored then, and no number used.
     async fn enqueue(&self, new: &NewOutbox, freeze: Freeze<'_>) -> StoreResult<Enqueued>;
     /// Takes up to `limit` rows that are due, in order, and marks them inflight: concurrent calls
-    /// get disjoint rows. A row whose predecessor in the same counter waits for its back-off waits
-    /// too. With `only`, rows for these members and what they vouch for alone.
+    /// get disjoint rows, each of them on disk. A row whose predecessor in the same counter waits for its back-off waits
+    /// too.
     async fn due(
         &self,
         mesh: &MeshId,
         now: UnixMillis,
         limit: u32,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> StoreResult<Vec<OutboxRow>>;
     /// When [`Self::due`] will next have something, Unix milliseconds (the past, if it has now);
     /// none while nothing is pending.
@@ -214,7 +241,7 @@ pub trait PeerStore: Debug + Send + Sync {
         &self,
         mesh: &MeshId,
         now: UnixMillis,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> StoreResult<Option<UnixMillis>>;
     /// Puts rows back to pending that a direct path took and nobody acked, due now: those for `peer` and
     /// what it vouches for when its path is lost, all at start. Returns how many.
@@ -245,7 +272,7 @@ pub trait PeerStore: Debug + Send + Sync {
     async fn recipients(&self, row: i64) -> StoreResult<Vec<RecipientRow>>;
     /// One row.
     async fn outbox_get(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxRow>>;
-    /// One row, without its envelope.
+    /// One row, without its envelope. For rows that [`Self::due`] has handed out: others may not be on disk.
     async fn outbox_meta(&self, mesh: &MeshId, id: &EnvelopeId) -> StoreResult<Option<OutboxMeta>>;
     /// The one row whose id starts with `prefix`, of one mesh or all, by one author or all.
     ///
@@ -261,8 +288,10 @@ pub trait PeerStore: Debug + Send + Sync {
     async fn outbox_list(&self, filter: &OutboxFilter) -> StoreResult<Vec<OutboxMeta>>;
 
     /// Stores messages that came in, each with the time until which its id is remembered; the
-    /// answers are in the same order. Durable before it returns, hence before any ack.
+    /// answers are in the same order. Durable only after [`Self::sync`], hence no ack before that.
     async fn accept_inbound(&self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>>;
+    /// Returns when every promise made before is on disk.
+    async fn sync(&self) -> StoreResult<()>;
     /// The hash of the envelope that came under this author and id, if it is still remembered.
     async fn seen(
         &self,

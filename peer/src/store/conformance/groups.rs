@@ -121,7 +121,7 @@ pub async fn the_end_of_a_groups_message_ends_who_is_open(store: Subject) {
 pub async fn recipients_change_while_no_path_has_the_message(store: Subject) {
     seed(&store).await;
     enqueue(&store, to_group(1)).await;
-    let before = store.due(&mesh(1), NOW, 1, None).await.unwrap().remove(0);
+    let before = store.due(&mesh(1), NOW, 1, Pick::ALL).await.unwrap().remove(0);
     let change = Rewrap {
         mesh: mesh(1),
         id: id(1),

@@ -90,7 +90,7 @@ pub async fn an_unknown_mesh_is_an_error_that_names_it(store: Subject) {
     let both = [(item(60, 2), NOW), (stray, NOW)];
     unknown(store.accept_inbound(&both).await.map(drop));
     assert!(store.held().await.unwrap().is_empty(), "all or nothing");
-    assert!(store.due(&mesh(9), NOW, 10, None).await.unwrap().is_empty());
+    assert!(store.due(&mesh(9), NOW, 10, Pick::ALL).await.unwrap().is_empty());
 }
 
 pub async fn prune_deletes_what_is_over_and_nothing_else(store: Subject) {

@@ -30,11 +30,11 @@ pub use outbox::*;
 pub use roster::*;
 
 use super::{
-    Enqueued, Freeze, Idempotency, MeshRow, NewOutbox, OutboxRow, PeerStore, Requeue, Step, StepTo,
-    StoreError, StoreResult,
+    Enqueued, Freeze, Idempotency, MeshRow, NewOutbox, OutboxRow, PeerStore, Pick, Requeue, Step,
+    StepTo, StoreError, StoreResult,
 };
 use crate::core::inbox::Item;
-use crate::core::outbox::OutboxState;
+use crate::core::outbox::{LATE, OutboxState};
 
 /// A store under test.
 pub type Subject = Arc<dyn PeerStore>;
@@ -50,7 +50,7 @@ fn public(n: u8) -> PublicKey {
     key(n).public()
 }
 
-fn mesh(n: u8) -> MeshId {
+pub(super) fn mesh(n: u8) -> MeshId {
     MeshId([n; 32])
 }
 
@@ -96,7 +96,7 @@ pub async fn seed(store: &Subject) {
     }
 }
 
-fn message(n: u64) -> NewOutbox {
+pub(super) fn message(n: u64) -> NewOutbox {
     NewOutbox {
         mesh: mesh(1),
         id: id(n),
@@ -120,7 +120,7 @@ fn keyed(n: u64, key: &str, request: u8) -> NewOutbox {
 }
 
 /// Seals nothing: the body says which slot it was made for.
-fn freeze(new: &NewOutbox) -> Freeze<'static> {
+pub(super) fn freeze(new: &NewOutbox) -> Freeze<'static> {
     let new = new.clone();
     Box::new(move |slot| {
         let header = Header {
@@ -160,7 +160,7 @@ fn step(n: u64, to: StepTo) -> Step {
     Step { mesh: mesh(1), id: id(n), to }
 }
 
-fn relayed(n: u64) -> Step {
+pub(super) fn relayed(n: u64) -> Step {
     step(n, StepTo::Relayed { at: NOW + 1, path: "relay".into() })
 }
 
@@ -196,7 +196,7 @@ async fn try_requeue(store: &Subject, requeue: Requeue, new: u64) -> StoreResult
 }
 
 /// The step that leads to a state from pending, where one does.
-fn step_to(n: u64, state: OutboxState) -> Option<Step> {
+pub(super) fn step_to(n: u64, state: OutboxState) -> Option<Step> {
     let to = match state {
         OutboxState::Relayed => StepTo::Relayed { at: NOW + 1, path: "relay".into() },
         OutboxState::Sent => StepTo::Sent { at: NOW + 1, path: "memory".into() },
@@ -218,7 +218,7 @@ async fn in_state(store: &Subject, new: NewOutbox, n: u64, state: OutboxState) {
     match state {
         OutboxState::Pending => {}
         OutboxState::Inflight => {
-            let due = store.due(&mesh(1), NOW, 100, None).await.unwrap();
+            let due = store.due(&mesh(1), NOW, 100, Pick::ALL).await.unwrap();
             assert_eq!(due.last().unwrap().meta.id, id(n));
         }
         OutboxState::Aborted => {
@@ -236,7 +236,7 @@ async fn state_of(store: &Subject, n: u64) -> OutboxState {
 }
 
 /// A message that came in: number `seq` of author `author`, with an id of its own.
-fn item(author: u8, seq: u64) -> Item {
+pub(super) fn item(author: u8, seq: u64) -> Item {
     Item {
         mesh: mesh(1),
         author: public(author),

@@ -51,7 +51,7 @@ pub async fn the_floor_is_the_lowest_number_still_alive(store: Subject) {
     store.step(&[failed(1), relayed(2)]).await.unwrap();
     assert_eq!(slot_of(&enqueue(&store, message(5)).await), "5 2", "relayed may still arrive");
     store.step(&[step_to(2, OutboxState::Delivered).unwrap()]).await.unwrap();
-    store.due(&mesh(1), NOW, 1, None).await.unwrap();
+    store.due(&mesh(1), NOW, 1, Pick::ALL).await.unwrap();
     assert_eq!(slot_of(&enqueue(&store, message(6)).await), "6 3", "inflight may, too");
     // Past their time, though nobody has marked them yet.
     let late = NewOutbox { created_at: NOW + 100_000, expires_at: NOW + 200_000, ..message(7) };
@@ -148,7 +148,7 @@ pub async fn steps_leave_their_traces(store: Subject) {
     seed(&store).await;
     enqueue(&store, message(1)).await;
     let retry = StepTo::Retry { next_attempt_at: NOW + 77, reason: "busy".into() };
-    store.due(&mesh(1), NOW, 1, None).await.unwrap();
+    store.due(&mesh(1), NOW, 1, Pick::ALL).await.unwrap();
     store.step(&[step(1, retry)]).await.unwrap();
     let meta = store.outbox_get(&mesh(1), &id(1)).await.unwrap().unwrap().meta;
     assert_eq!((meta.attempts, meta.next_attempt_at), (1, NOW + 77));
@@ -216,7 +216,7 @@ pub async fn defect_10_requeue_keeps_every_routing_column(store: Subject) {
     let old = store.outbox_get(&mesh(1), &id(1)).await.unwrap().unwrap().meta;
     assert_eq!((old.state, old.superseded_by), (OutboxState::Aborted, Some(id(2))));
     assert_eq!((old.idempotency.is_some(), new.meta.idempotency), (true, None));
-    let due = store.due(&mesh(1), NOW + 5, 10, None).await.unwrap();
+    let due = store.due(&mesh(1), NOW + 5, 10, Pick::ALL).await.unwrap();
     assert_eq!(due.iter().map(|r| r.meta.id).collect::<Vec<_>>(), [id(90), id(2)]);
 }
 

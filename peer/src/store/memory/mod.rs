@@ -14,8 +14,8 @@ use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMi
 
 use super::rows::{
     Arrived, Enqueued, Freeze, GroupRow, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow,
-    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome, PresenceRow, Pruned,
-    RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped, key_range, pin_outcome,
+    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Pick, PinOutcome, PresenceRow,
+    Pruned, RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped, key_range, pin_outcome,
 };
 use super::{CURSOR_RETENTION_MS, PeerStore, RETENTION_MS, StoreError, StoreResult};
 use crate::core::gate::Arrival;
@@ -214,17 +214,17 @@ impl PeerStore for MemoryStore {
         mesh: &MeshId,
         now: UnixMillis,
         limit: u32,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> StoreResult<Vec<OutboxRow>> {
-        Ok(self.state().due(mesh, now, limit, only))
+        Ok(self.state().due(mesh, now, limit, pick))
     }
     async fn next_due(
         &self,
         mesh: &MeshId,
         now: UnixMillis,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> StoreResult<Option<UnixMillis>> {
-        Ok(self.state().next_due(mesh, now, only))
+        Ok(self.state().next_due(mesh, now, pick))
     }
     async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64> {
         Ok(self.state().unsend(mesh, peer))
@@ -274,6 +274,9 @@ impl PeerStore for MemoryStore {
     }
     async fn accept_inbound(&self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>> {
         self.state().accept(items)
+    }
+    async fn sync(&self) -> StoreResult<()> {
+        Ok(())
     }
     async fn seen(
         &self,

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
 
 use super::super::rows::{
-    Enqueued, Freeze, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta, OutboxRow, RecipientRow,
-    Requeue, Rewrap, Slot, Step, StepTo, Stepped, id_prefix,
+    Enqueued, Freeze, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta, OutboxRow, Pick,
+    RecipientRow, Requeue, Rewrap, Slot, Step, StepTo, Stepped, id_prefix,
 };
 use super::super::{IdempotencyConflict, MAX_OUTBOX_LIST, StoreError, StoreResult};
 use super::{State, only};
@@ -164,7 +164,7 @@ impl State {
         mesh: &MeshId,
         now: UnixMillis,
         limit: u32,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> Vec<OutboxRow> {
         let mut waiting = HashSet::new();
         let mut rows = Vec::new();
@@ -174,7 +174,7 @@ impl State {
             }
             if meta.next_attempt_at > now {
                 waiting.insert(meta.counter());
-            } else if !waiting.contains(&meta.counter()) && is_for(meta, only) {
+            } else if !waiting.contains(&meta.counter()) && pick.takes(meta) {
                 rows.push(meta.row);
             }
         }
@@ -193,16 +193,16 @@ impl State {
         &self,
         mesh: &MeshId,
         now: UnixMillis,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> Option<UnixMillis> {
         let mut heads = HashSet::new();
         let heads = self.pending(mesh, now).filter(|meta| heads.insert(meta.counter()));
-        heads.filter(|meta| is_for(meta, only)).map(|meta| meta.next_attempt_at).min()
+        heads.filter(|meta| pick.takes(meta)).map(|meta| meta.next_attempt_at).min()
     }
 
     pub(super) fn unsend(&mut self, mesh: &MeshId, peer: Option<&PublicKey>) -> u64 {
         self.set_back(|meta| {
-            let theirs = is_for(meta, peer.map(std::slice::from_ref));
+            let theirs = peer.is_none_or(|peer| is_for(meta, peer));
             meta.mesh == *mesh && meta.state == OutboxState::Sent && theirs
         })
     }
@@ -213,7 +213,7 @@ impl State {
             let Some(row) = self.outbox.get_mut(row) else { continue };
             let meta = &mut row.meta;
             let waits = meta.state == OutboxState::Pending && meta.next_attempt_at > now;
-            if meta.mesh == *mesh && waits && is_for(meta, Some(&[*peer])) {
+            if meta.mesh == *mesh && waits && is_for(meta, peer) {
                 meta.next_attempt_at = now;
                 count += 1;
             }
@@ -373,6 +373,6 @@ impl State {
 }
 
 /// Whether a row is for one of these members, or what they vouch for.
-fn is_for(meta: &OutboxMeta, only: Option<&[PublicKey]>) -> bool {
-    only.is_none_or(|keys| keys.contains(&meta.member.unwrap_or(meta.recipient)))
+fn is_for(meta: &OutboxMeta, peer: &PublicKey) -> bool {
+    meta.member.unwrap_or(meta.recipient) == *peer
 }

@@ -3,6 +3,7 @@
 mod identities;
 mod inbox;
 mod outbox;
+mod pick;
 
 pub use identities::{GroupRow, PresenceRow, SessionRow};
 pub use inbox::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer};
@@ -12,6 +13,7 @@ pub use outbox::{
     Enqueued, Freeze, FreezeError, Idempotency, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta,
     OutboxRow, RecipientRow, Redirect, Requeue, Rewrap, Slot, Step, StepTo, Stepped,
 };
+pub use pick::Pick;
 
 use super::StoreError;
 

@@ -331,6 +331,19 @@ pub enum StepTo {
 }
 
 impl StepTo {
+    /// Whether it is the end of a message, or of one recipient's: such steps are told only when they
+    /// are on disk. The others may be lost (see [`crate::store`]).
+    #[must_use]
+    pub const fn is_promise(&self) -> bool {
+        match self {
+            Self::Relayed { .. } | Self::Sent { .. } | Self::Retry { .. } => false,
+            Self::Delivered { .. }
+            | Self::Expired { .. }
+            | Self::Failed { .. }
+            | Self::Recipient { .. } => true,
+        }
+    }
+
     /// The state it leads to; none where only the store knows.
     #[must_use]
     pub const fn state(&self) -> Option<OutboxState> {

@@ -11,6 +11,7 @@ use super::{SqliteStore, for_mesh, inbox};
 use crate::core::gate::Arrival;
 
 pub(super) async fn session_insert(store: &SqliteStore, session: &SessionRow) -> StoreResult<()> {
+    let mut tx = store.begin().await?;
     query(
         "INSERT INTO session (mesh, key, name, capabilities, pid, process_start, token_hash,
                               started_at)
@@ -28,10 +29,10 @@ pub(super) async fn session_insert(store: &SqliteStore, session: &SessionRow) ->
     .bind(int(session.process_start))
     .bind(&session.token_hash.0[..])
     .bind(int(session.started_at))
-    .execute(&store.writer)
+    .execute(&mut *tx)
     .await
     .map_err(for_mesh(&session.mesh))?;
-    Ok(())
+    store.writer.keep(tx).await
 }
 
 pub(super) async fn session_list(
@@ -74,7 +75,7 @@ pub(super) async fn session_end(
         Some(_) => Vec::new(),
     };
     forget(&mut tx, mesh, key).await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(handed)
 }
 
@@ -90,7 +91,7 @@ pub(super) async fn session_remove(
         .bind(&key.0[..])
         .execute(&mut *tx)
         .await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -130,6 +131,7 @@ pub(super) async fn presence_get(
 }
 
 pub(super) async fn presence_put(store: &SqliteStore, presence: &PresenceRow) -> StoreResult<()> {
+    let mut tx = store.begin().await?;
     query(
         "INSERT INTO presence (mesh, key, status, status_until, summary, profile, visible)
          VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -143,16 +145,16 @@ pub(super) async fn presence_put(store: &SqliteStore, presence: &PresenceRow) ->
     .bind(&presence.summary)
     .bind(presence.profile.as_ref().map(to_msgpack))
     .bind(presence.visible)
-    .execute(&store.writer)
+    .execute(&mut *tx)
     .await
     .map_err(for_mesh(&presence.mesh))?;
-    Ok(())
+    store.writer.keep(tx).await
 }
 
 pub(super) async fn group_put(store: &SqliteStore, group: &GroupRow) -> StoreResult<bool> {
     let mut tx = store.begin().await?;
     let newer = put(&mut tx, group, false).await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(newer)
 }
 
@@ -212,7 +214,7 @@ pub(super) async fn group_sync(
     .bind(i64::try_from(MAX_LEFT_GROUPS).unwrap_or(i64::MAX))
     .execute(&mut *tx)
     .await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(changed)
 }
 

@@ -3,7 +3,7 @@
 use meshwire_signaling::codec::to_msgpack;
 use meshwire_signaling::{EnvelopeId, Hash, MeshId, PublicKey, UnixMillis};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection, query};
+use sqlx::{SqliteConnection, query};
 
 use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer, id_prefix};
 use super::super::{MAX_CANDIDATES, MAX_INBOX_LIST, StoreResult};
@@ -25,7 +25,12 @@ pub(super) async fn accept(
     for (item, keep_until) in items {
         out.push(accept_one(&mut tx, item, *keep_until).await?);
     }
-    tx.commit().await?;
+    if out.iter().any(|arrived| matches!(arrived, Arrived::Inserted(_))) {
+        // Synced with what comes of it.
+        store.writer.promise(tx).await?;
+    } else {
+        store.writer.note(tx).await?;
+    }
     Ok(out)
 }
 
@@ -34,36 +39,17 @@ async fn accept_one(
     item: &Item,
     keep_until: UnixMillis,
 ) -> StoreResult<Arrived> {
-    // The inbox may remember longer than the table of ids, whose rows end with the envelope.
-    let before = query(
-        "SELECT hash FROM seen WHERE mesh = ?1 AND author = ?2 AND id = ?3
-         UNION ALL SELECT hash FROM inbox WHERE mesh = ?1 AND author = ?2 AND id = ?3 LIMIT 1",
-    )
-    .bind(&item.mesh.0[..])
-    .bind(&item.author.0[..])
-    .bind(item.id.to_string())
-    .fetch_optional(&mut *tx)
-    .await?;
-    if let Some(before) = before {
-        let same = id_column::<Hash>(&before, "hash")? == item.hash;
-        return Ok(if same { Arrived::Duplicate } else { Arrived::Conflict });
-    }
-    query("INSERT INTO seen (mesh, author, id, hash, keep_until) VALUES (?, ?, ?, ?, ?)")
-        .bind(&item.mesh.0[..])
-        .bind(&item.author.0[..])
-        .bind(item.id.to_string())
-        .bind(&item.hash.0[..])
-        .bind(int(keep_until))
-        .execute(&mut *tx)
-        .await
-        .map_err(for_mesh(&item.mesh))?;
-    let row = query(
+    // One call for what is new: each is a way to SQLite's thread and back.
+    let inserted = query(
         "INSERT INTO inbox (mesh, author, id, hash, member, author_name, recipient, channel,
                             priority, kind, content, reply_to, instance, seq, floor, target,
                             sent_at, received_at, handed_on)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-                 EXISTS (SELECT 1 FROM session_ended WHERE mesh = ?1 AND key = ?7))
-         RETURNING row",
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+                EXISTS (SELECT 1 FROM session_ended WHERE mesh = ?1 AND key = ?7)
+         WHERE NOT EXISTS (SELECT 1 FROM seen WHERE mesh = ?1 AND author = ?2 AND id = ?3)
+         ON CONFLICT (mesh, author, id) DO NOTHING RETURNING row;
+         INSERT INTO seen (mesh, author, id, hash, keep_until)
+         SELECT ?1, ?2, ?3, ?4, ?19 WHERE changes() > 0",
     )
     .bind(&item.mesh.0[..])
     .bind(&item.author.0[..])
@@ -83,9 +69,25 @@ async fn accept_one(
     .bind(to_msgpack(&item.target))
     .bind(int(item.sent_at))
     .bind(int(item.received_at))
+    .bind(int(keep_until))
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(for_mesh(&item.mesh))?;
+    if let Some(row) = inserted.first() {
+        return Ok(Arrived::Inserted(column(row, "row")?));
+    }
+    // The inbox may remember longer than the table of ids, whose rows end with the envelope.
+    let before = query(
+        "SELECT hash FROM seen WHERE mesh = ?1 AND author = ?2 AND id = ?3
+         UNION ALL SELECT hash FROM inbox WHERE mesh = ?1 AND author = ?2 AND id = ?3 LIMIT 1",
+    )
+    .bind(&item.mesh.0[..])
+    .bind(&item.author.0[..])
+    .bind(item.id.to_string())
     .fetch_one(&mut *tx)
     .await?;
-    Ok(Arrived::Inserted(column(&row, "row")?))
+    let same = id_column::<Hash>(&before, "hash")? == item.hash;
+    Ok(if same { Arrived::Duplicate } else { Arrived::Conflict })
 }
 
 pub(super) async fn seen(
@@ -100,6 +102,7 @@ pub(super) async fn seen(
         .bind(id.to_string())
         .fetch_optional(&store.readers)
         .await?;
+    store.writer.settle().await?;
     found.as_ref().map(|row| id_column(row, "hash")).transpose()
 }
 
@@ -109,29 +112,30 @@ pub(super) async fn surface(
     now: UnixMillis,
 ) -> StoreResult<Vec<InboxRow>> {
     let mut tx = store.begin().await?;
-    let mut place: i64 = query("SELECT last FROM surface_order WHERE only = 1")
-        .fetch_one(&mut *tx)
-        .await?
-        .try_get(0)?;
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
+        // One call: each is a way to SQLite's thread and back.
         let surfaced = query(
-            "UPDATE inbox SET surfaced_order = ?, surfaced_at = ?
-             WHERE row = ? AND surfaced_order IS NULL RETURNING *",
+            "UPDATE surface_order SET last = last + 1 WHERE only = 1
+               AND EXISTS (SELECT 1 FROM inbox WHERE row = ?1 AND surfaced_order IS NULL);
+             UPDATE inbox SET surfaced_at = ?2,
+                    surfaced_order = (SELECT last FROM surface_order WHERE only = 1)
+             WHERE row = ?1 AND surfaced_order IS NULL RETURNING *;
+             INSERT INTO order_cursor (mesh, author, instance, target, priority, last, touched_at)
+             SELECT mesh, author, instance, target, priority, seq, ?2 FROM inbox
+             WHERE row = ?1 AND changes() > 0
+             ON CONFLICT DO UPDATE SET last = MAX(last, excluded.last),
+                                       touched_at = MAX(touched_at, excluded.touched_at)",
         )
-        .bind(place.saturating_add(1))
-        .bind(int(now))
         .bind(row)
-        .fetch_optional(&mut *tx)
+        .bind(int(now))
+        .fetch_all(&mut *tx)
         .await?;
-        let Some(surfaced) = surfaced else { continue };
-        let surfaced = inbox_row(&surfaced)?;
-        place = place.saturating_add(1);
-        move_cursor(&mut tx, &surfaced.item, now).await?;
-        out.push(surfaced);
+        if let Some(surfaced) = surfaced.first() {
+            out.push(inbox_row(surfaced)?);
+        }
     }
-    query("UPDATE surface_order SET last = ? WHERE only = 1").bind(place).execute(&mut *tx).await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(out)
 }
 
@@ -165,8 +169,7 @@ pub(super) async fn swallow(store: &SqliteStore, rows: &[i64], now: UnixMillis) 
             move_cursor(&mut tx, &inbox_row(&gone)?.item, now).await?;
         }
     }
-    tx.commit().await?;
-    Ok(())
+    store.writer.note(tx).await
 }
 
 pub(super) async fn held(store: &SqliteStore) -> StoreResult<Vec<Arrival>> {
@@ -222,10 +225,18 @@ pub(super) async fn list(
 ) -> StoreResult<Vec<InboxRow>> {
     let Some(now) = mark_seen else {
         let mut conn = store.readers.acquire().await?;
-        return select(&mut conn, filter).await;
+        let rows = select(&mut conn, filter).await?;
+        drop(conn);
+        store.writer.settle().await?;
+        return Ok(rows);
     };
     let mut tx = store.begin().await?;
     let rows = select(&mut tx, filter).await?;
+    if rows.iter().all(|row| row.seen_at.is_some()) {
+        drop(tx);
+        store.writer.settle().await?;
+        return Ok(rows);
+    }
     for row in rows.iter().filter(|row| row.seen_at.is_none()) {
         let mark = match filter.viewer.session() {
             None => query("UPDATE inbox SET seen_at = ?1 WHERE row = ?2"),
@@ -238,7 +249,7 @@ pub(super) async fn list(
         };
         mark.execute(&mut *tx).await?;
     }
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(rows)
 }
 
@@ -327,6 +338,7 @@ pub(super) async fn find(
     .bind(i64::try_from(MAX_CANDIDATES).unwrap_or(i64::MAX))
     .fetch_all(&store.readers)
     .await?;
+    store.writer.settle().await?;
     inbox_row(only(prefix, &rows)?)
 }
 
@@ -335,6 +347,7 @@ pub(super) async fn delete(store: &SqliteStore, what: &InboxDelete) -> StoreResu
         InboxDelete::Row(row) => (Some(*row), None, None),
         InboxDelete::Surfaced { mesh, before } => (None, *mesh, *before),
     };
+    let mut tx = store.begin().await?;
     let done = query(
         "DELETE FROM inbox WHERE surfaced_order IS NOT NULL
            AND (?1 IS NULL OR row = ?1) AND (?2 IS NULL OR mesh = ?2)
@@ -343,7 +356,8 @@ pub(super) async fn delete(store: &SqliteStore, what: &InboxDelete) -> StoreResu
     .bind(row)
     .bind(mesh.as_ref().map(|m| &m.0[..]))
     .bind(before.map(int))
-    .execute(&store.writer)
+    .execute(&mut *tx)
     .await?;
+    store.writer.keep(tx).await?;
     Ok(done.rows_affected())
 }

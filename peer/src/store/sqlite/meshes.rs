@@ -41,7 +41,7 @@ pub(super) async fn insert(
         .bind(&instance.0[..])
         .execute(&mut *tx)
         .await?;
-    Ok(tx.commit().await?)
+    store.writer.keep(tx).await
 }
 
 pub(super) async fn list(store: &SqliteStore) -> StoreResult<Vec<MeshRow>> {
@@ -55,8 +55,9 @@ pub(super) async fn get(store: &SqliteStore, mesh: &MeshId) -> StoreResult<Optio
 }
 
 pub(super) async fn remove(store: &SqliteStore, mesh: &MeshId) -> StoreResult<bool> {
-    let done =
-        query("DELETE FROM mesh WHERE mesh = ?").bind(&mesh.0[..]).execute(&store.writer).await?;
+    let mut tx = store.begin().await?;
+    let done = query("DELETE FROM mesh WHERE mesh = ?").bind(&mesh.0[..]).execute(&mut *tx).await?;
+    store.writer.keep(tx).await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -72,13 +73,15 @@ pub(super) async fn next_hello(
     store: &SqliteStore,
     mesh: &MeshId,
 ) -> StoreResult<(InstanceId, u64)> {
+    let mut tx = store.begin().await?;
     let row = query(
         "UPDATE instance SET hello_counter = hello_counter + 1 WHERE mesh = ?
          RETURNING instance, hello_counter",
     )
     .bind(&mesh.0[..])
-    .fetch_optional(&store.writer)
+    .fetch_optional(&mut *tx)
     .await?;
+    store.writer.keep(tx).await?;
     let row = row.ok_or(StoreError::UnknownMesh(*mesh))?;
     Ok((id(&row, "instance")?, uint(&row, "hello_counter")?))
 }
@@ -99,7 +102,7 @@ pub(super) async fn renew_instance(
     }
     // Nothing will be numbered in the old instances again.
     query("DELETE FROM seq WHERE mesh = ?").bind(&mesh.0[..]).execute(&mut *tx).await?;
-    Ok(tx.commit().await?)
+    store.writer.keep(tx).await
 }
 
 pub(super) async fn prune(store: &SqliteStore, now: UnixMillis) -> StoreResult<Pruned> {
@@ -135,6 +138,6 @@ pub(super) async fn prune(store: &SqliteStore, now: UnixMillis) -> StoreResult<P
     .bind(old)
     .execute(&mut *tx)
     .await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(Pruned { seen, inbox, outbox, cursors })
 }

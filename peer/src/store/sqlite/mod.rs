@@ -1,8 +1,8 @@
 //! The store on disk: one SQLite file in WAL mode (<https://sqlite.org/wal.html>).
 //!
 //! One connection writes, so transactions never wait for each other's locks; a few read beside it.
-//! `synchronous = FULL` makes each commit durable before it returns, at one fsync of the WAL. The
-//! file is readable by its owner alone. Its timers are the pool's; under a paused clock use
+//! Which commits wait for the disk, and how they share one sync of the log, is [`writer`]'s. The file is
+//! readable by its owner alone. Its timers are the pool's; under a paused clock use
 //! [`super::MemoryStore`].
 
 mod convert;
@@ -10,11 +10,17 @@ mod identities;
 mod inbox;
 mod inspect;
 mod meshes;
+mod moves;
 mod outbox;
 mod recipients;
 mod roster;
+mod writer;
+
+#[cfg(test)]
+mod power_tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,12 +30,13 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Sqlite, Transaction, query_scalar};
+use writer::Writer;
 
 use super::rows::{
     Arrived, Enqueued, Freeze, GroupRow, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow,
-    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, PinOutcome, PresenceRow, Pruned,
-    RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped,
+    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Pick, PinOutcome, PresenceRow,
+    Pruned, RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped,
 };
 use super::{PeerStore, StoreError, StoreResult};
 use crate::core::gate::Arrival;
@@ -53,7 +60,7 @@ const SQLITE_NOTADB: u32 = 26;
 /// A [`PeerStore`] in one file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: SqlitePool,
+    writer: Writer,
     readers: SqlitePool,
 }
 
@@ -64,50 +71,63 @@ impl SqliteStore {
     /// [`StoreError::Open`], [`StoreError::Corrupt`], [`StoreError::Newer`],
     /// [`StoreError::Migrate`]; each names the file.
     pub async fn open(path: &Path) -> StoreResult<Self> {
+        Self::open_with(path, writer::log_of(path)).await
+    }
+
+    /// The same, with another way to bring the log to the disk.
+    async fn open_with(path: &Path, sync: Arc<writer::Sync>) -> StoreResult<Self> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         make_private(path).await.map_err(open)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            // Synced by the writer.
+            .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = pool(1).connect_with(options.clone()).await.map_err(|e| damaged(path, e))?;
-        let store = Self {
-            writer,
-            readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "ON")),
-        };
-        if let Err(e) = store.prepare(path).await {
-            store.close().await;
+        let writing = pool(1).connect_with(options.clone()).await.map_err(|e| damaged(path, e))?;
+        if let Err(e) = prepare(&writing, path).await {
+            writing.close().await;
             return Err(e);
         }
-        Ok(store)
-    }
-
-    /// Checks the file and brings its schema up to date.
-    async fn prepare(&self, path: &Path) -> StoreResult<()> {
-        // quick_check skips the comparison of indexes with tables, which takes time n log n.
-        let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-            .fetch_one(&self.writer)
-            .await
-            .map_err(|e| damaged(path, e))?;
-        if verdict != "ok" {
-            return Err(StoreError::Corrupt { path: path.to_owned(), what: verdict });
-        }
-        let known = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or_default();
-        MIGRATIONS.run(&self.writer).await.map_err(|e| match e {
-            MigrateError::VersionMissing(found) if found > known => {
-                StoreError::Newer { path: path.to_owned(), found, known }
-            }
-            e => StoreError::Migrate { path: path.to_owned(), source: Box::new(e) },
+        Ok(Self {
+            writer: Writer::new(writing, path, sync),
+            readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "ON")),
         })
     }
 
     /// A transaction that holds the write lock from its start: what it reads stays true.
     async fn begin(&self) -> StoreResult<Transaction<'static, Sqlite>> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        self.writer.begin().await
     }
+}
+
+/// Checks the file and brings its schema up to date.
+async fn prepare(writing: &SqlitePool, path: &Path) -> StoreResult<()> {
+    // quick_check skips the comparison of indexes with tables, which takes time n log n.
+    let verdict: String = query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(writing)
+        .await
+        .map_err(|e| damaged(path, e))?;
+    if verdict != "ok" {
+        return Err(StoreError::Corrupt { path: path.to_owned(), what: verdict });
+    }
+    let mode: String = query_scalar("PRAGMA journal_mode").fetch_one(writing).await?;
+    if mode != "wal" {
+        let what = format!("its file system takes no write-ahead log (journal mode {mode})");
+        return Err(StoreError::Open {
+            path: path.to_owned(),
+            source: std::io::Error::other(what),
+        });
+    }
+    let known = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or_default();
+    MIGRATIONS.run(writing).await.map_err(|e| match e {
+        MigrateError::VersionMissing(found) if found > known => {
+            StoreError::Newer { path: path.to_owned(), found, known }
+        }
+        e => StoreError::Migrate { path: path.to_owned(), source: Box::new(e) },
+    })
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {
@@ -191,29 +211,29 @@ impl PeerStore for SqliteStore {
         mesh: &MeshId,
         now: UnixMillis,
         limit: u32,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> StoreResult<Vec<OutboxRow>> {
-        outbox::due(self, mesh, now, limit, only).await
+        moves::due(self, mesh, now, limit, pick).await
     }
     async fn next_due(
         &self,
         mesh: &MeshId,
         now: UnixMillis,
-        only: Option<&[PublicKey]>,
+        pick: Pick<'_>,
     ) -> StoreResult<Option<UnixMillis>> {
-        outbox::next_due(self, mesh, now, only).await
+        moves::next_due(self, mesh, now, pick).await
     }
     async fn unsend(&self, mesh: &MeshId, peer: Option<&PublicKey>) -> StoreResult<u64> {
-        outbox::unsend(self, mesh, peer).await
+        moves::unsend(self, mesh, peer).await
     }
     async fn hasten(&self, mesh: &MeshId, peer: &PublicKey, now: UnixMillis) -> StoreResult<u64> {
-        outbox::hasten(self, mesh, peer, now).await
+        moves::hasten(self, mesh, peer, now).await
     }
     async fn reset_inflight(&self, mesh: &MeshId) -> StoreResult<u64> {
-        outbox::reset_inflight(self, mesh).await
+        moves::reset_inflight(self, mesh).await
     }
     async fn step(&self, steps: &[Step]) -> StoreResult<Vec<Stepped>> {
-        outbox::step(self, steps).await
+        moves::step(self, steps).await
     }
     async fn expire(&self, now: UnixMillis, limit: u32) -> StoreResult<Vec<OutboxMeta>> {
         outbox::expire(self, now, limit).await
@@ -246,6 +266,9 @@ impl PeerStore for SqliteStore {
     }
     async fn accept_inbound(&self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>> {
         inbox::accept(self, items).await
+    }
+    async fn sync(&self) -> StoreResult<()> {
+        self.writer.settle().await
     }
     async fn seen(
         &self,

@@ -133,7 +133,7 @@ pub(super) async fn rewrap(store: &SqliteStore, change: &Rewrap) -> StoreResult<
         forget(&mut tx, row, key).await?;
     }
     add(&mut tx, row, &change.added).await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(true)
 }
 
@@ -151,5 +151,6 @@ pub(super) async fn list(store: &SqliteStore, row: i64) -> StoreResult<Vec<Recip
         .bind(row)
         .fetch_all(&store.readers)
         .await?;
+    store.writer.settle().await?;
     rows.iter().map(recipient_row).collect()
 }

@@ -51,7 +51,7 @@ pub(super) async fn upsert(store: &SqliteStore, member: &NewMember) -> StoreResu
     .bind(int(member.now))
     .execute(&mut *tx)
     .await?;
-    tx.commit().await?;
+    store.writer.keep(tx).await?;
     Ok(pin_outcome(member, old_name, pinned))
 }
 
