@@ -1,9 +1,9 @@
 //! How a server is set up, and why it did not start.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use crate::addr_policy::Cidr;
 use crate::auth::Secret;
@@ -35,6 +35,28 @@ impl RelayAddress {
     }
 }
 
+/// Tells this host's addresses of the moment; nothing where they cannot be told, and the last ones stay.
+#[derive(Clone)]
+pub struct HostAddresses(Arc<dyn Fn() -> Option<Vec<IpAddr>> + Send + Sync>);
+
+impl HostAddresses {
+    /// Asks `list`, which may take some milliseconds and blocks.
+    #[must_use]
+    pub fn new(list: impl Fn() -> Option<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(list))
+    }
+
+    pub(crate) fn list(&self) -> Option<Vec<IpAddr>> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for HostAddresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HostAddresses")
+    }
+}
+
 /// Everything a server is told. Port 0 chooses a free one.
 #[derive(Clone, Debug)]
 pub struct TurnConfig {
@@ -59,6 +81,8 @@ pub struct TurnConfig {
     pub allow: Vec<Cidr>,
     /// This host's addresses, beside those above: none of them is relayed to.
     pub own: Vec<IpAddr>,
+    /// Those that come and go; asked at the start and every half minute.
+    pub host: Option<HostAddresses>,
     /// Bounds.
     pub limits: Limits,
     /// Streams at once.
@@ -80,6 +104,7 @@ impl TurnConfig {
             secret,
             allow: Vec::new(),
             own: Vec::new(),
+            host: None,
             limits: Limits::default(),
             streams: STREAMS,
         }
@@ -94,12 +119,13 @@ impl TurnConfig {
         known.map_or(local, |r| SocketAddr::new(r.public, local.port()))
     }
 
-    /// All addresses of this host that the configuration knows of.
-    pub(crate) fn all_own(&self) -> Vec<IpAddr> {
+    /// All addresses of this host: those that the configuration knows of, and those of the moment.
+    pub(crate) fn all_own(&self, host: &[IpAddr]) -> Vec<IpAddr> {
         let listen = self.udp.iter().chain(&self.tcp).chain(&self.tls).chain(&self.behaviour);
         let relay = self.relay.iter().flat_map(|r| [r.bind, r.public]);
         let mut all: Vec<IpAddr> = listen.map(SocketAddr::ip).chain(relay).collect();
         all.extend(&self.own);
+        all.extend(host);
         all.retain(|ip| !ip.is_unspecified());
         all.sort_unstable();
         all.dedup();

@@ -322,6 +322,11 @@ impl<R: Clone> Server<R> {
         self.flows.contains_key(flow)
     }
 
+    /// This host has these addresses from now on: what is relayed to them ends with the next datagram.
+    pub fn set_own(&mut self, own: Vec<IpAddr>) {
+        self.setup.policy.own = own;
+    }
+
     /// Ends a member's allocations and voids the credentials that it was given until now.
     pub fn delete_member(&mut self, member: &str, now: Now) {
         self.void.delete_member(member, now.unix_ms);

@@ -16,6 +16,8 @@ pub mod stun;
 pub use crate::core::Limits;
 pub use addr_policy::{AddressPolicy, Cidr};
 pub use auth::{Credentials, Kind, Member, Secret};
-pub use config::{PORT, PORTS, RelayAddress, STREAMS, TLS_PORT, TurnConfig, TurnError};
+pub use config::{
+    HostAddresses, PORT, PORTS, RelayAddress, STREAMS, TLS_PORT, TurnConfig, TurnError,
+};
 pub use io::{Listening, Snapshot, TurnServer};
 pub use metrics::{Counters, Refused, Traffic};

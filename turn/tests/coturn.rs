@@ -185,6 +185,7 @@ async fn wrong_credentials_and_own_addresses_get_nowhere() {
     server.shutdown().await;
 }
 
+/// That tool speaks UDP alone; `sockets.rs` asks the same over TCP.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stunclient_learns_its_address() {
     if !tools() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use meshwire_peer::api::ApiError;
 use meshwire_transport::net::Net;
-use meshwire_turn::{Cidr, RelayAddress, Secret, TurnConfig, TurnError, TurnServer};
+use meshwire_turn::{Cidr, HostAddresses, RelayAddress, Secret, TurnConfig, TurnError, TurnServer};
 use rustix::process::{Resource, getrlimit};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
@@ -110,8 +110,11 @@ pub(crate) fn config(
         config.ports = ports.clone();
     }
     // Without its interfaces it still knows the addresses that it is told of.
-    let all = if_addrs::get_if_addrs().unwrap_or_default();
-    config.own = all.into_iter().map(|i| i.ip()).chain(relaying.public.iter().copied()).collect();
+    config.own.clone_from(&relaying.public);
+    config.host = Some(HostAddresses::new(|| {
+        let all = if_addrs::get_if_addrs().ok()?;
+        Some(all.into_iter().map(|i| i.ip()).collect())
+    }));
     if let Some(all) = getrlimit(Resource::Nofile).current {
         let all = usize::try_from(all).unwrap_or(usize::MAX);
         config.limits.allocations = config.limits.allocations.min(all / share);

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use n0_watcher::Watcher as _;
 use netwatch::interfaces::{HomeRouter, IpNet, State};
 use netwatch::netmon::Monitor;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::candidates::{Interface, InterfaceAddr};
 
@@ -37,12 +39,27 @@ pub trait Interfaces: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// An address that IPv6 has yet to make sure of (RFC 4862 section 5.4) is looked at again so often: the
+/// monitor tells of it once, before it is of any use.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How many times after a change: two seconds are usual. It takes longer where a cable is missing, and
+/// that is a change of its own.
+const SETTLES: u32 = 10;
+
 /// The machine's own, by `netwatch`.
 #[derive(Debug)]
 pub struct OsInterfaces {
     monitor: Monitor,
-    /// What the monitor said when the list was last asked for.
-    seen: Mutex<State>,
+    seen: Mutex<Seen>,
+}
+
+/// What was known when the list was last asked for.
+#[derive(Debug)]
+struct Seen {
+    /// What the monitor said.
+    state: State,
+    /// How many more times the list is worth a look by itself.
+    looks: u32,
 }
 
 impl OsInterfaces {
@@ -52,17 +69,30 @@ impl OsInterfaces {
     /// The system tells nobody of its routes.
     pub async fn watch() -> io::Result<Self> {
         let monitor = Monitor::new().await.map_err(io::Error::other)?;
-        let seen = Mutex::new(monitor.interface_state().get());
+        let seen = Mutex::new(Seen { state: monitor.interface_state().get(), looks: SETTLES });
         Ok(Self { monitor, seen })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl Interfaces for OsInterfaces {
     async fn list(&self) -> Vec<Interface> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            self.monitor.interface_state().get();
+        let said = self.monitor.interface_state().get();
         let state = State::new().await;
+        let settling = state.interfaces.values().any(|i| i.addrs().any(|a| is_tentative(&a)));
+        {
+            let mut seen = self.seen();
+            let looks = match seen.state == said {
+                _ if !settling => 0,
+                true => seen.looks.saturating_sub(1),
+                false => SETTLES,
+            };
+            *seen = Seen { state: said, looks };
+        }
         let mut all: Vec<&netwatch::interfaces::Interface> = state.interfaces.values().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         let all = all.into_iter().zip(1..).map(|(interface, index)| Interface {
@@ -81,12 +111,19 @@ impl Interfaces for OsInterfaces {
         let mut state = self.monitor.interface_state();
         let mut now = state.get();
         loop {
-            if now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
-                return;
-            }
-            match state.updated().await {
-                Ok(updated) => now = updated,
-                Err(_) => break,
+            let again = {
+                let seen = self.seen();
+                if now != seen.state {
+                    return;
+                }
+                seen.looks > 0
+            };
+            tokio::select! {
+                updated = state.updated() => match updated {
+                    Ok(updated) => now = updated,
+                    Err(_) => break,
+                },
+                () = sleep(SETTLE), if again => return,
             }
         }
         // Nobody will say anything any more.
@@ -108,6 +145,11 @@ pub async fn default_router() -> Option<Router> {
         }
         _ => None,
     }
+}
+
+/// Whether IPv6 has yet to make sure that nobody else has an address.
+fn is_tentative(addr: &IpNet) -> bool {
+    matches!(addr, IpNet::V6 { flags, .. } if flags.tentative && !flags.duplicated)
 }
 
 /// None for addresses that are not usable yet.

@@ -97,19 +97,28 @@ fn forbidden_peers_are_refused_everywhere() {
         "0.0.0.0:9",
         "[::]:9",
         "127.0.0.1:9",
+        "127.255.255.254:9",
         "[::1]:9",
         "[::ffff:127.0.0.1]:9",
         "169.254.1.1:9",
+        "169.254.169.254:80",
+        "[::ffff:169.254.169.254]:80",
+        "[::ffff:10.0.0.1]:9",
+        "[::ffff:0.0.0.0]:9",
         "10.0.0.1:9",
         "172.16.0.1:9",
         "192.168.0.1:9",
         "100.64.0.1:9",
         "[fd00::1]:9",
+        "[fc00::1]:9",
         "[fe80::1]:9",
         "224.0.0.1:9",
         "255.255.255.255:9",
         "[ff02::1]:9",
+        "[ff0e::1]:9",
+        "239.255.255.255:9",
         "[2002:7f00:1::1]:9",
+        "[2002:808:808::1]:9",
         "[64:ff9b::7f00:1]:9",
         "[64:ff9b:1::1]:9",
         "[::127.0.0.1]:9",
@@ -118,12 +127,17 @@ fn forbidden_peers_are_refused_everywhere() {
         "9.9.9.9:3478",
         "1.1.1.1:0",
     ];
+    // A refusal by the policy, not for want of a permission: each counts as one.
+    let refused = |world: &World| world.server.counters().refused_peers.values().sum::<u64>();
     for peer in forbidden {
+        let before = refused(&world);
         // A permission is for an address; the port of an ordinary one does not matter.
         let permitted = if peer == "1.1.1.1:0" { 200 } else { 403 };
         assert_eq!(world.permit(&mut client, peer), permitted, "{peer}");
         assert_eq!(world.bind(&mut client, 0x4000, peer), 403, "{peer}");
         assert_eq!(world.indicate(&client, peer, b"x"), Way::Nowhere, "{peer}");
+        let each = if permitted == 403 { 3 } else { 2 };
+        assert_eq!(refused(&world) - before, each, "{peer}");
     }
     // One bad peer among good ones spoils the request, and nothing of it is done.
     let attributes = [world.peer(&client, OTHER), world.peer(&client, "10.0.0.1:9")];
@@ -134,6 +148,28 @@ fn forbidden_peers_are_refused_everywhere() {
     assert_eq!(world.indicate(&client, "9.9.9.9:22", b"x"), Way::Nowhere);
     let refused = &world.server.counters().refused_peers;
     assert!(refused.len() >= 7, "{refused:?}");
+}
+
+#[test]
+fn an_address_that_this_host_gets_later_is_refused_from_then_on() {
+    let mut world = World::new();
+    let mut client = world.client("a", 1);
+    let (id, _) = world.allocate(&mut client);
+    assert_eq!(world.bind(&mut client, 0x4000, PEER), 200);
+    assert!(matches!(world.through(&client, 0x4000, b"x"), Way::Peer(..)));
+    let own = |all: &[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect();
+    world.server.set_own(own(&["9.9.9.9", "1.1.1.1"]));
+    assert_eq!(world.permit(&mut client, PEER), 403);
+    assert_eq!(world.bind(&mut client, 0x4000, PEER), 403);
+    assert_eq!(world.indicate(&client, PEER, b"x"), Way::Nowhere);
+    assert_eq!(
+        world.through(&client, 0x4000, b"x"),
+        Way::Nowhere,
+        "nor by the channel that it has"
+    );
+    assert_eq!(world.arrive(id, PEER, 1), None);
+    world.server.set_own(own(&["9.9.9.9"]));
+    assert!(matches!(world.through(&client, 0x4000, b"x"), Way::Peer(..)), "it is another's again");
 }
 
 #[test]
