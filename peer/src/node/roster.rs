@@ -6,7 +6,7 @@ use std::sync::Arc;
 use meshwire_signaling::attest::{Attestation, AttestationError, Capabilities, IdentityKind};
 use meshwire_signaling::codec::to_msgpack;
 use meshwire_signaling::frame::{
-    About, Attendance, PeerInfo, Presence, PresenceEvent, PresenceInfo,
+    About, Attendance, PeerInfo, Presence, PresenceEvent, PresenceInfo, feature,
 };
 use meshwire_signaling::invite::{Chain, Member};
 use meshwire_signaling::sign::Signed;
@@ -81,10 +81,17 @@ pub(super) async fn note(mesh: &Arc<Mesh>, peer: PeerInfo) -> Option<PublicKey> 
             Err(e) => tracing::error!(error = %e, "the groups cannot be written"),
         }
     }
+    let indirect = peer.presences.iter().any(|p| p.key == member && lacks_paths(p));
     let sessions = peer.presences.into_iter().filter_map(|p| view(mesh, &member, p)).collect();
     let (online, since, hidden) = (peer.online, peer.since, peer.hidden);
-    mesh.note_peer(member, PeerView { online, since, hidden, about: fair(peer.about), sessions });
+    let about = fair(peer.about);
+    mesh.note_peer(member, PeerView { online, since, hidden, indirect, about, sessions });
     Some(member)
+}
+
+/// Whether a member's own connection says that its node makes no direct paths.
+fn lacks_paths(p: &PresenceInfo) -> bool {
+    p.kind == IdentityKind::Member && !p.features.iter().any(|f| f == feature::P2P)
 }
 
 /// What an identity says of itself, or nothing if it is longer than allowed.

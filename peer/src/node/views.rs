@@ -18,6 +18,8 @@ pub(crate) struct PeerView {
     pub(crate) since: Option<UnixMillis>,
     /// Whether it does not want to be listed.
     pub(crate) hidden: bool,
+    /// Whether its node, as the broker last told, makes no direct paths.
+    pub(crate) indirect: bool,
     /// What it says of itself.
     pub(crate) about: About,
     /// Its identities that are there: sessions and services, whose attestations hold, and its own

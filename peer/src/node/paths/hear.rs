@@ -53,7 +53,11 @@ pub(in crate::node) async fn hear(mesh: &Arc<Mesh>, frame: P2pFrame) {
     let attempt = step.attempt.0;
     match step.kind {
         P2pKind::Offer if paths.mode() == PathMode::RelayOnly => {}
-        P2pKind::Offer => mesh.path_offered(&peer, attempt, hash, step.content),
+        P2pKind::Offer => {
+            // Its node may have begun anew, within its lease, of which nobody is told.
+            mesh.views().change(peer, |view| view.indirect = false);
+            mesh.path_offered(&peer, attempt, hash, step.content);
+        }
         P2pKind::Answer | P2pKind::Candidate => {
             if step.kind == P2pKind::Answer {
                 mesh.path_event(&peer, Event::Answer(attempt));
