@@ -168,6 +168,10 @@ fixed_id!(
     /// 16 random bytes that name one attempt at a direct path.
     AttemptId, 16, "an attempt id"
 );
+fixed_id!(
+    /// 16 random bytes that name one stream.
+    StreamId, 16, "a stream id"
+);
 
 impl Hash {
     /// SHA-256 of `bytes`.

@@ -15,6 +15,7 @@
 //! | [`attest`] | a member vouching for a session or service key |
 //! | [`group`] | group names, and who is in them by their own word |
 //! | [`p2p`] | what two nodes seal for each other to negotiate a direct path |
+//! | [`stream`] | opens, keys and records of streams |
 //! | [`frame`] | what goes over the WebSocket between node and broker |
 //! | [`codec`] | strict MessagePack and JSON |
 //! | [`limits`] | every number that both sides agree on |
@@ -31,8 +32,10 @@ pub mod p2p;
 pub mod receipt;
 pub mod seal;
 pub mod sign;
+pub mod stream;
 
 pub use envelope::{Channel, Content, Durability, Envelope, Header, Priority, Target};
 pub use id::{
-    AttemptId, EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey, Signature, UnixMillis,
+    AttemptId, EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey, Signature, StreamId,
+    UnixMillis,
 };

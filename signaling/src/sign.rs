@@ -70,6 +70,9 @@ pub mod domains {
     /// direct path: the addresses and the TLS key that the path is pinned to are inside, with both
     /// identities, the attempt and the time.
     pub const P2P: Domain = Domain("meshwire/v2/p2p");
+    /// Derivation of a stream's keys from its secret. Stops one stream, direction or purpose from using
+    /// the key of another.
+    pub const STREAM_KEY: Domain = Domain("meshwire/v2/stream-key");
 }
 
 /// Why a signature was refused.

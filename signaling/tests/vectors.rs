@@ -9,6 +9,7 @@ mod vectors {
     mod libsodium;
     mod messages;
     mod p2p;
+    mod streams;
 
     use serde_json::Value;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes the test vectors in this folder: libsodium.json, layouts.json, frames.json,
-refused.json, p2p.json.
+refused.json, p2p.json, streams.json.
 
     python3 -m venv /tmp/vectors && /tmp/vectors/bin/pip install pynacl msgpack
     /tmp/vectors/bin/python signaling/vectors/generate.py          # writes
@@ -17,6 +17,7 @@ import cases_layouts
 import cases_libsodium
 import cases_p2p
 import cases_refused
+import cases_streams
 from meshwire_ref import plain
 
 
@@ -29,6 +30,7 @@ def main():
         ("frames", cases_frames),
         ("refused", cases_refused),
         ("p2p", cases_p2p),
+        ("streams", cases_streams),
     ]:
         path = here / f"{name}.json"
         text = json.dumps(plain(module.cases()), indent=1, ensure_ascii=False) + "\n"

@@ -18,7 +18,7 @@ pub(super) fn vectors() -> Case {
     file(include_str!("../../vectors/layouts.json"))
 }
 
-const DOMAINS: [Domain; 16] = [
+const DOMAINS: [Domain; 17] = [
     domains::GENESIS,
     domains::CAPABILITY,
     domains::CLAIM,
@@ -35,6 +35,7 @@ const DOMAINS: [Domain; 16] = [
     domains::GROUP,
     domains::RESUME,
     domains::P2P,
+    domains::STREAM_KEY,
 ];
 
 fn domain(text: &str) -> Domain {

@@ -1,0 +1,187 @@
+//! What a stream makes of what comes in.
+
+use bytes::BytesMut;
+use meshwire_signaling::stream::{Control, Header, Kind, PREFIX, RecordError, State, code};
+use tokio::time::Instant;
+
+use super::error::{Rejected, StreamError};
+use super::links::LinkId;
+use super::machine::{Known, Phase, Stream};
+use super::receive::{Chunk, Wrong};
+use super::timers::HINTED;
+
+impl Stream {
+    /// Takes a record that came over `link`; its buffer is read in place.
+    ///
+    /// # Errors
+    /// [`Rejected`]: it was dropped and has changed nothing.
+    pub fn receive(
+        &mut self,
+        link: LinkId,
+        record: BytesMut,
+        now: Instant,
+    ) -> Result<(), Rejected> {
+        let taken = self.take(link, record, now);
+        match taken {
+            Err(Rejected::Record(_)) => self.counters.forged += 1,
+            Err(Rejected::BeyondLimit) => self.counters.beyond_limit += 1,
+            Ok(()) => {}
+        }
+        self.settle();
+        self.rearm(now);
+        taken
+    }
+
+    fn take(&mut self, link: LinkId, mut record: BytesMut, now: Instant) -> Result<(), Rejected> {
+        let header = Header::parse(&record)?;
+        if self.phase == Phase::Over {
+            return Ok(());
+        }
+        let old = match header.kind {
+            Kind::Control => header.number <= self.heard,
+            Kind::Chunk { .. } => self.receiving.has(header.number),
+        };
+        if old {
+            self.counters.duplicates += 1;
+            if header.kind != Kind::Control {
+                // The other side may lack our word that it has come.
+                self.timers.ack_soon(now);
+            }
+            return Ok(());
+        }
+        let first = !matches!(self.keys, Known::Agreed(_));
+        let length = self.unlock(&header, &mut record)?;
+        self.timers.heard(now);
+        match header.kind {
+            Kind::Control => {
+                self.heard = header.number;
+                match Control::decode(&record[PREFIX..PREFIX + length]) {
+                    Ok(Some(Control::State(state))) => self.on_state(link, &state, now),
+                    Ok(Some(Control::Reset { code, reason, .. })) => {
+                        self.on_reset(first, code, reason, now);
+                    }
+                    Ok(_) => {}
+                    Err(_) => self.broken("a control that does not decode", now),
+                }
+            }
+            Kind::Chunk { last } if self.phase == Phase::Open => {
+                let charge = u64::try_from(record.len()).unwrap_or(u64::MAX);
+                let bytes = record.freeze().slice(PREFIX..PREFIX + length);
+                let chunk = Chunk { number: header.number, last, bytes, charge };
+                match self.receiving.take(chunk) {
+                    Ok(more) => {
+                        self.changes.readable |= more;
+                        self.changes.ended |= self.receiving.is_whole();
+                        self.report(charge, now);
+                        if let Known::Agreed(keys) = &mut self.keys {
+                            keys.open.passed(self.receiving.next());
+                        }
+                    }
+                    Err(Wrong::BeyondLimit) => return Err(Rejected::BeyondLimit),
+                    Err(Wrong::Rule(rule)) => self.broken(rule, now),
+                }
+            }
+            Kind::Chunk { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Opens a record in place; how long its plaintext is. The first one that opens accepts the stream.
+    fn unlock(&mut self, header: &Header, record: &mut [u8]) -> Result<usize, RecordError> {
+        match &mut self.keys {
+            Known::Agreed(keys) => Ok(keys.open.open(header, record)?.len()),
+            Known::Offered(offered) => {
+                let at = offered.iter().position(|(suite, _)| *suite == header.suite);
+                let at = at.ok_or(RecordError::Suite)?;
+                let length = offered[at].1.open.open(header, record)?.len();
+                self.keys = Known::Agreed(Box::new(offered.swap_remove(at).1));
+                self.changes.accepted = true;
+                self.changes.writable = true;
+                Ok(length)
+            }
+        }
+    }
+
+    /// `charge` bytes of records have come: says so soon, or at once.
+    fn report(&mut self, charge: u64, now: Instant) {
+        self.unreported = self.unreported.saturating_add(charge);
+        let quarter = self.receiving.window().size() / 4;
+        if self.unreported >= quarter || self.receiving.is_done() {
+            self.due = true;
+        } else {
+            self.timers.ack_soon(now);
+        }
+    }
+
+    fn on_state(&mut self, link: LinkId, state: &State, now: Instant) {
+        if state.answer {
+            self.due = true;
+            // What is best for us may be dead for the other side, and we do not know it yet.
+            if let Some(link) = self.links.get_mut(link) {
+                link.reply = true;
+            }
+        }
+        match &self.phase {
+            Phase::Resetting { first, .. } => {
+                if first.is_some_and(|first| state.heard >= first) {
+                    self.over();
+                }
+                return;
+            }
+            // After a reset only resets come.
+            Phase::WasReset { .. } | Phase::Over => return,
+            Phase::Open => {}
+        }
+        let Some(mut moved) = self.sending.ack(state.next) else {
+            return self.broken("an acknowledgement of what was never sent", now);
+        };
+        moved |= self.sending.raise(state.limit);
+        if let Some(code) = state.stop {
+            self.sending.stop(code);
+            self.changes.writable = true;
+            self.changes.ended |= self.sending.stopped().is_some();
+        }
+        self.changes.ended |= self.sending.is_done();
+        self.changes.writable |= self.sending.has_room_again();
+        self.peer_done |= state.done;
+        self.stop_heard |= self.stop_told.is_some_and(|told| state.heard >= told);
+        if moved {
+            self.timers.progress(now);
+        }
+        self.marks.retain(|m| m.number >= state.heard);
+        if let Some(mark) = self.marks.front().copied().filter(|m| m.number == state.heard) {
+            self.marks.pop_front();
+            if mark.answer {
+                self.links.measured(mark.link, now.saturating_duration_since(mark.at));
+            }
+            self.sending.lost_if_first(mark.link, mark.number);
+        }
+    }
+
+    /// `first`: it is the acceptor's answer to the open.
+    fn on_reset(&mut self, first: bool, code: u32, reason: String, now: Instant) {
+        match &self.phase {
+            Phase::Over => {}
+            // Both have ended it, or ours has arrived.
+            Phase::Resetting { .. } => self.over(),
+            Phase::WasReset { .. } => self.due = true,
+            Phase::Open => {
+                self.fail(if first {
+                    StreamError::Refused { code, reason }
+                } else {
+                    StreamError::Reset { code, reason }
+                });
+                self.phase = Phase::WasReset { code, until: now + HINTED };
+                self.due = true;
+            }
+        }
+    }
+
+    /// The other side itself, nobody else, did what it must not.
+    fn broken(&mut self, rule: &'static str, now: Instant) {
+        if self.phase == Phase::Open {
+            self.reset(code::PROTOCOL, rule, now);
+            self.error = Some(StreamError::Protocol(rule));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a stream says: which record goes over which link next.
+
+use bytes::{Bytes, BytesMut};
+use meshwire_signaling::stream::{Control, PREFIX, RecordError, State, TAG};
+use tokio::time::Instant;
+
+use super::error::StreamError;
+use super::links::LinkId;
+use super::machine::{Known, Mark, Phase, Stream};
+
+/// Controls that are remembered with the link that they went over.
+const MARKS: usize = 32;
+/// Bytes of a sealed state.
+const STATE_RECORD: usize = PREFIX + 30 + TAG;
+/// Bytes of a sealed reset without its reason.
+const RESET_RECORD: usize = PREFIX + 14 + TAG;
+
+impl Stream {
+    /// How long the next record for `link` is; none if there is none.
+    #[must_use]
+    pub fn transmit_len(&self, link: LinkId) -> Option<usize> {
+        if !matches!(self.keys, Known::Agreed(_)) || self.phase == Phase::Over {
+            return None;
+        }
+        if self.control_is_due(link) {
+            return Some(match &self.phase {
+                Phase::Resetting { reason, .. } => RESET_RECORD + reason.len(),
+                Phase::WasReset { .. } => RESET_RECORD,
+                Phase::Open | Phase::Over => STATE_RECORD,
+            });
+        }
+        let data = self.phase == Phase::Open && self.links.is_best(link);
+        data.then(|| self.sending.next_len()).flatten()
+    }
+
+    /// The next record for `link`, which keeps their order.
+    pub fn poll_transmit(&mut self, link: LinkId, now: Instant) -> Option<Bytes> {
+        if self.phase == Phase::Over {
+            return None;
+        }
+        let record = if self.control_is_due(link) {
+            self.control(link, now)
+        } else if self.phase == Phase::Open && self.links.is_best(link) {
+            let Known::Agreed(keys) = &mut self.keys else { return None };
+            self.sending.poll(&mut keys.seal, link)
+        } else {
+            return None;
+        };
+        if record.is_err() {
+            self.fail(StreamError::Exhausted);
+            self.over();
+        }
+        self.changes.writable |= self.sending.has_room_again();
+        self.rearm(now);
+        record.ok().flatten()
+    }
+
+    fn control_is_due(&self, link: LinkId) -> bool {
+        let Some(known) = self.links.get(link) else { return false };
+        known.greet
+            || known.reply
+            || self.probe == Some(link)
+            || self.due && self.links.is_best(link)
+    }
+
+    fn control(&mut self, link: LinkId, now: Instant) -> Result<Option<Bytes>, RecordError> {
+        let Known::Agreed(keys) = &mut self.keys else { return Ok(None) };
+        let best = self.links.is_best(link);
+        let number = keys.seal.next_control();
+        let mut answer = self.probe == Some(link);
+        if let Some(known) = self.links.get_mut(link) {
+            known.reply = false;
+            answer |= std::mem::take(&mut known.greet);
+        }
+        let heard = self.heard;
+        let control = match &mut self.phase {
+            Phase::Over => return Ok(None),
+            Phase::Resetting { code, reason, first, .. } => {
+                first.get_or_insert(number);
+                Control::Reset { heard, code: *code, reason: reason.clone() }
+            }
+            Phase::WasReset { code, .. } => {
+                Control::Reset { heard, code: *code, reason: String::new() }
+            }
+            Phase::Open => {
+                let done = self.sending.is_done() && self.receiving.is_done();
+                self.done_told |= done;
+                let stop = self.receiving.stopped();
+                if stop.is_some() {
+                    self.stop_told.get_or_insert(number);
+                }
+                let (next, limit) = (self.receiving.next(), self.receiving.tell());
+                Control::State(State { answer, stop, done, heard, next, limit })
+            }
+        };
+        if best {
+            (self.due, self.unreported) = (false, 0);
+            self.timers.ack_at = None;
+        }
+        if self.probe == Some(link) {
+            self.probe = None;
+        }
+        let plain = control.encode();
+        let mut record = BytesMut::zeroed(PREFIX + plain.len() + TAG);
+        record[PREFIX..PREFIX + plain.len()].copy_from_slice(&plain);
+        keys.seal.control(&mut record)?;
+        if self.marks.len() == MARKS {
+            self.marks.pop_front();
+        }
+        self.marks.push_back(Mark { number, link, at: now, answer });
+        self.settle();
+        Ok(Some(record.freeze()))
+    }
+}

@@ -1,0 +1,143 @@
+//! What a change of path costs.
+
+use std::time::Duration;
+
+use super::super::Windows;
+use super::sim::{Sim, data};
+use crate::link::PathKind;
+
+const S: Duration = Duration::from_secs(1);
+
+/// One stream of `len` bytes one way, over a direct path.
+fn direct(len: usize) -> Sim {
+    let mut sim = Sim::new(1, &[Windows::default()]);
+    sim.apps[0][0].send = data(7, len);
+    sim.up(PathKind::Quic, 10, 10_000_000);
+    sim
+}
+
+fn got(sim: &Sim) -> usize {
+    sim.apps[1][0].got.len()
+}
+
+#[test]
+fn it_moves_to_the_relay_and_back() {
+    let mut sim = direct(60_000_000);
+    let first = sim.links[0].id;
+    sim.run(2 * S);
+    sim.down(first);
+    sim.up(PathKind::Relay, 30, 5_000_000);
+    let before = got(&sim);
+    sim.run(S);
+    assert!(got(&sim) > before + 3_000_000, "it went on over the relay");
+    let healed = sim.up(PathKind::Quic, 10, 10_000_000);
+    let before = got(&sim);
+    sim.run(S);
+    assert_eq!(sim.streams[0][0].best_link(), Some(healed));
+    assert!(got(&sim) > before + 7_000_000, "and back: {}", got(&sim) - before);
+    let resent = sim.streams[0][0].counters().resent;
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+    assert_eq!(sim.streams[0][0].counters().resent, resent, "moving back loses nothing");
+}
+
+#[test]
+fn both_paths_may_be_lost_for_twenty_seconds() {
+    let mut sim = direct(20_000_000);
+    sim.up(PathKind::Relay, 30, 5_000_000);
+    sim.run(S);
+    for at in 0..2 {
+        let id = sim.links[at].id;
+        sim.down(id);
+    }
+    sim.run(20 * S);
+    let before = got(&sim);
+    assert!(before < 20_000_000);
+    sim.up(PathKind::Relay, 30, 5_000_000);
+    sim.run(S);
+    assert!(got(&sim) > before);
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+}
+
+#[test]
+fn a_path_that_dies_unseen_is_left_behind() {
+    let mut sim = direct(20_000_000);
+    sim.run(S);
+    let dead = sim.links[0].id;
+    sim.blacken(dead);
+    sim.run(S);
+    let before = got(&sim);
+    // It is still up, only not the best any more: after a second and four round trips, what is on it goes over the other.
+    let relay = sim.up(PathKind::Relay, 30, 5_000_000);
+    for side in 0..2 {
+        sim.prefer(side, Some(relay));
+    }
+    sim.run(Duration::from_millis(1_500));
+    assert!(got(&sim) > before + 300_000, "{}", sim.describe());
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+}
+
+/// As when the other side's connection to the broker is lost: ours lives, and what the broker held is gone.
+#[test]
+fn what_a_living_link_loses_is_noticed_and_sent_again() {
+    let mut sim = Sim::new(1, &[Windows::default()]);
+    sim.apps[0][0].send = data(7, 20_000_000);
+    let link = sim.up(PathKind::Quic, 10, 2_000_000);
+    for _ in 0..5 {
+        sim.run(Duration::from_millis(300));
+        sim.lose_what_is_on_its_way(link);
+        let before = got(&sim);
+        sim.run(S);
+        assert!(got(&sim) > before + 300_000, "{}", sim.describe());
+    }
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+    assert!(sim.streams[0][0].counters().resent > 0);
+}
+
+#[test]
+fn a_slower_old_link_is_left_to_deliver() {
+    let mut sim = Sim::new(1, &[Windows::default()]);
+    sim.apps[0][0].send = data(7, 20_000_000);
+    sim.up(PathKind::Relay, 200, 1_000_000);
+    sim.run(3 * S);
+    sim.up(PathKind::Quic, 5, 20_000_000);
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+    assert_eq!(sim.streams[0][0].counters().resent, 0, "{}", sim.describe());
+}
+
+#[test]
+fn sides_may_prefer_different_links() {
+    let mut sim = Sim::new(1, &[Windows::default()]);
+    for side in 0..2 {
+        sim.apps[side][0].send = data(side as u64, 10_000_000);
+    }
+    let a = sim.up(PathKind::Relay, 40, 2_000_000);
+    let b = sim.up(PathKind::Quic, 5, 2_000_000);
+    sim.prefer(0, Some(a));
+    sim.prefer(1, Some(b));
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+    assert_eq!(sim.streams[0][0].counters().resent, 0, "{}", sim.describe());
+}
+
+/// One side knows that the direct path is dead and the other does not: its answers still come the way of the questions.
+#[test]
+fn a_side_that_clings_to_a_dead_path_is_heard() {
+    let mut sim = direct(20_000_000);
+    let relay = sim.up(PathKind::Relay, 30, 5_000_000);
+    sim.run(S);
+    let dead = sim.links[0].id;
+    sim.side_down(0, dead);
+    assert_eq!(sim.streams[1][0].best_link(), Some(dead));
+    assert_eq!(sim.streams[0][0].best_link(), Some(relay));
+    let before = got(&sim);
+    sim.run(5 * S);
+    assert!(got(&sim) > before + 1_000_000, "{}", sim.describe());
+    sim.side_down(1, dead);
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+}
