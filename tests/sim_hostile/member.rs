@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use meshwire_signaling::AttemptId;
 use meshwire_signaling::frame::P2pKind;
-use meshwire_signaling::p2p::quic::{Candidate, CandidateKind, Candidates, Content};
+use meshwire_signaling::p2p::quic::{Candidate, CandidateKind, Candidates, Content, Ports};
 use meshwire_transport::link::{LinkError, LinkEvent};
 use meshwire_transport::relay::RelayLink;
 use tokio::sync::mpsc;
@@ -147,7 +147,7 @@ fn a_thousand_candidates_are_a_few_checks() {
         let mut limited = false;
         for batch in 1..50_u16 {
             let candidates = (0..20).map(|n| candidate(at(20 * batch + n))).collect();
-            let more = Content::Candidate(Candidates { candidates, done: false });
+            let more = Content::Candidate(Candidates { candidates, ..Candidates::default() });
             let (step, _) = eve.step(bob, attempt, batch.into(), Some(hash), more);
             match link.p2p(step.clone()).await {
                 Ok(()) => {}
@@ -164,6 +164,37 @@ fn a_thousand_candidates_are_a_few_checks() {
         assert!((1..=ADDRESSES).contains(&counts.len()), "{} addresses", counts.len());
         let all: usize = counts.iter().sum();
         assert!((1..=CHECKS).contains(&all), "{all} checks: {counts:?}");
+    });
+}
+
+/// Words alone make nobody guess ports: there must be a connection through a server first.
+#[test]
+fn words_about_ports_start_nothing() {
+    with(&["ana", "bob"], 231, async |town| {
+        let (eve, link, mut events) = eve(town).await;
+        let (_, bob) = town.key("bob").await;
+        let victim = SocketAddr::new(town.eve.addresses()[0], 40_000);
+        is_answered(town, &eve, &link, &mut events, &[]).await;
+        sleep(Duration::from_secs(20)).await;
+        let trace = town.world.sim().record();
+        let attempt = AttemptId([8; 16]);
+        let mut offer = offer_of(&[victim]);
+        if let Content::Offer(params) = &mut offer {
+            params.candidates[0].kind = CandidateKind::Srflx;
+        }
+        let (offer, hash) = eve.step(bob, attempt, 0, None, offer);
+        link.p2p(offer).await.unwrap();
+        for (seq, ports) in (1..).zip([Ports::Kept, Ports::Opened].into_iter().cycle()).take(20) {
+            sleep(Duration::from_millis(700)).await;
+            let more = Candidates { ports: Some(ports), ..Candidates::default() };
+            let (step, _) = eve.step(bob, attempt, seq, Some(hash), Content::Candidate(more));
+            town.meddler.inject(step);
+        }
+        sleep(Duration::from_secs(10)).await;
+        let sent = sent_by_bob(std::str::from_utf8(&trace.bytes()).unwrap());
+        let theirs: Vec<_> = sent.iter().filter(|(to, _)| to.ip() == victim.ip()).collect();
+        assert!(matches!(theirs[..], [(to, 1..=CHECKS)] if *to == victim), "{theirs:?}");
+        within("mail", town.talk("ana", "bob")).await;
     });
 }
 

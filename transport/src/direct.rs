@@ -11,14 +11,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use meshwire_signaling::frame::{P2pKind, TurnServers};
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::{MeshId, PublicKey};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Duration;
 
 use crate::link::{LinkEvent, MessageLink};
+use crate::queue;
 
 /// Between which kinds of addresses a direct path goes. The better ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,6 +30,8 @@ pub enum Reach {
     Host,
     /// Through a NAT at one end or both.
     Nat,
+    /// Through NATs at both ends, by a port that was guessed.
+    Guessed,
     /// Through a port that a NAT was asked to forward.
     Mapped,
     /// Through a TURN server.
@@ -41,6 +45,7 @@ impl Reach {
         match self {
             Self::Host => "host",
             Self::Nat => "nat",
+            Self::Guessed => "guessed",
             Self::Mapped => "mapped",
             Self::Relayed => "relayed",
         }
@@ -97,8 +102,13 @@ pub enum Signal {
         /// The adapter's own words.
         content: Blob,
     },
-    /// The path is up. Nothing comes after it but more [`Signal::Say`].
+    /// The path is up. Nothing comes after it but [`Signal::Say`] and [`Signal::Stayed`].
     Connected(DirectPath),
+    /// A better way for the path was sought, in vain.
+    Stayed {
+        /// Why, for people.
+        detail: String,
+    },
     /// The attempt is over.
     Failed {
         /// How far it came.
@@ -124,7 +134,7 @@ pub struct DirectPath {
     /// For messages.
     pub link: Arc<dyn MessageLink>,
     /// What happens on it; the first is [`LinkEvent::Up`], the last [`LinkEvent::Down`].
-    pub events: mpsc::Receiver<LinkEvent>,
+    pub events: queue::Receiver<LinkEvent>,
     /// How it is, kept up to date.
     pub info: watch::Receiver<PathInfo>,
 }
@@ -139,9 +149,9 @@ impl fmt::Debug for DirectPath {
 #[derive(Debug)]
 pub struct Attempt {
     /// What the peer says, in the order in which it came; a few wait at most.
-    pub hear: mpsc::Sender<(P2pKind, Blob)>,
+    pub hear: queue::Sender<(P2pKind, Blob)>,
     /// What to do about it.
-    pub signals: mpsc::Receiver<Signal>,
+    pub signals: queue::Receiver<Signal>,
 }
 
 /// A technique for direct paths. One per node, for all meshes and pairs.
@@ -158,4 +168,8 @@ pub trait Adapter: fmt::Debug + Send + Sync {
 
     /// Counts changes of this machine's interfaces and addresses.
     fn network(&self) -> watch::Receiver<u64>;
+
+    /// Gives back what others hold for this node, as far as they hear of it within a second or so. The
+    /// node begins no negotiation afterwards.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -2,6 +2,7 @@
 //! exchanged here, without a broker.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod guessed;
 mod place;
 mod relayed;
 

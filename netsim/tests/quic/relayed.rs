@@ -17,7 +17,7 @@ use crate::place::{Place, echo, meet, pair_of, try_meet};
 const AT: ([u8; 4], u16) = ([203, 0, 113, 1], 3479);
 
 /// A TURN server beside the STUN server, and what both nodes need to use it.
-async fn turn(place: &Place) -> (TurnServer, [Server; 2]) {
+pub(crate) async fn turn(place: &Place) -> (TurnServer, [Server; 2]) {
     let mut config = TurnConfig::new(Secret::new(*b"a secret of thirty-two bytes ..."));
     config.udp = vec![AT.into()];
     config.relay = vec![RelayAddress::direct(IpAddr::from(AT.0))];
@@ -33,7 +33,7 @@ async fn turn(place: &Place) -> (TurnServer, [Server; 2]) {
     (server, credentials)
 }
 
-fn servers(turn: &Server) -> Servers {
+pub(crate) fn servers(turn: &Server) -> Servers {
     Servers { stun: vec![SocketAddr::from((AT.0, 3478))], turn: vec![turn.clone()] }
 }
 

@@ -23,7 +23,8 @@ pub struct AskPath {
 /// How a direct path is right now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DirectPath {
-    /// Between which kinds of addresses: `host`, `nat`, `mapped` or `relayed` (by a TURN server).
+    /// Between which kinds of addresses: `host`, `nat`, `guessed` (a port of a NAT), `mapped` or `relayed`
+    /// (by a TURN server).
     #[schema(value_type = String)]
     pub reach: Reach,
     /// Our end.
@@ -51,7 +52,8 @@ impl From<&PathInfo> for DirectPath {
 pub struct PathEntry {
     /// When, Unix milliseconds.
     pub at: UnixMillis,
-    /// `offered`, `answered`, `up`, `failed` or `down`.
+    /// `offered`, `answered`, `up`, `moved` (the path goes another way), `stayed` (no better way was
+    /// found), `failed` or `down`.
     pub what: String,
     /// Why, a word; for `failed` and `down`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +70,8 @@ impl From<&Entry> for PathEntry {
             What::Offered => ("offered", None),
             What::Answered => ("answered", None),
             What::Up => ("up", None),
+            What::Moved => ("moved", None),
+            What::Stayed => ("stayed", None),
             What::Failed(cause) => ("failed", Some(cause)),
             What::Down(cause) => ("down", Some(cause)),
         };

@@ -57,6 +57,8 @@ impl Node {
                 negotiations.get_or_create(&labels).inc_by(count);
             };
             negotiation("up", "", tally.count(What::Up));
+            negotiation("moved", "", tally.count(What::Moved));
+            negotiation("stayed", "", tally.count(What::Stayed));
             for cause in Cause::ALL {
                 negotiation("failed", cause.as_str(), tally.count(What::Failed(cause)));
                 let labels = Ends { mesh: name(), cause: cause.as_str() };

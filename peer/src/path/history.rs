@@ -158,6 +158,10 @@ pub enum What {
     Answered,
     /// A direct path is up.
     Up,
+    /// The path goes another way now: no longer through a TURN server, or through one again.
+    Moved,
+    /// A better way was sought for the path, in vain.
+    Stayed,
     /// A try failed.
     Failed(Cause),
     /// The path ended.

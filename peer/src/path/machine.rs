@@ -19,15 +19,19 @@
 //! Drive contract: [`Machine::handle`] with what happened, [`Machine::handle`] with [`Event::Tick`] when
 //! [`Machine::deadline`] has come; do the returned actions in order.
 
+mod words;
+
 use std::sync::Arc;
 
-use meshwire_signaling::{PublicKey, UnixMillis};
+use meshwire_signaling::PublicKey;
 use tokio::time::{Duration, Instant};
 
 use super::backoff::{Backoff, STEADY};
 use super::history::{Cause, History, What};
 use super::select::Direct;
 use super::tally::Tally;
+
+pub use self::words::{Action, AttemptId, Event, Now, Phase};
 
 /// A try is given up after this long.
 pub const TRY: Duration = Duration::from_secs(10);
@@ -48,85 +52,6 @@ pub const OFFER_BURST: u32 = 8;
 /// See [`OFFER_BURST`].
 pub const OFFER_EVERY: Duration = Duration::from_secs(2);
 
-/// Names a try: 16 random bytes, chosen by who offers.
-pub type AttemptId = [u8; 16];
-
-/// Both clocks, and fresh randomness.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// For waiting.
-    pub at: Instant,
-    /// For people.
-    pub unix: UnixMillis,
-    /// A fresh name for a try.
-    pub fresh: AttemptId,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A message for the pair would like a direct path.
-    Wanted,
-    /// Something was said over the direct path, by either side.
-    Traffic,
-    /// The peer offers.
-    Offer(AttemptId),
-    /// The peer answered our offer.
-    Answer(AttemptId),
-    /// A connection is up.
-    Connected {
-        /// Whose.
-        attempt: AttemptId,
-        /// What kind of path it is, in words.
-        detail: String,
-    },
-    /// A try has failed.
-    Failed {
-        /// Which.
-        attempt: AttemptId,
-        /// Why.
-        cause: Cause,
-        /// More, for people.
-        detail: String,
-    },
-    /// The path that was up is gone.
-    Lost(Cause),
-    /// The path is up but of no use: its acks are late.
-    Demote,
-    /// Our interfaces or addresses changed.
-    NetworkChanged,
-    /// The peer is there again: whatever it was like before is no guide.
-    PeerBack,
-    /// Offers can travel again.
-    RelayUp,
-    /// There must be no direct path to this peer.
-    Forbid(Cause),
-    /// Time has passed.
-    Tick,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Gather candidates and offer.
-    Offer(AttemptId),
-    /// Gather candidates and answer the peer's offer.
-    Answer(AttemptId),
-    /// Give a try up. With `tell`, say `bye`.
-    Abandon {
-        /// Which.
-        attempt: AttemptId,
-        /// Why.
-        cause: Cause,
-        /// Whether the peer does not know.
-        tell: bool,
-    },
-    /// Let messages go over this try's connection; an older one ends once what it carries has left.
-    Promote(AttemptId),
-    /// End the path that is up.
-    Close(Cause),
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Try {
     id: AttemptId,
@@ -143,22 +68,6 @@ struct Path {
     steady: Instant,
     traffic: Instant,
     renew: Instant,
-}
-
-/// Where a pair stands, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// No path, none sought.
-    Idle,
-    /// A try runs.
-    Negotiating,
-    /// The last try failed; the next one is due then.
-    Waiting(Instant),
-    /// A path is up; whether a fresh one is being made beside it.
-    Up {
-        /// A try runs, too.
-        renewing: bool,
-    },
 }
 
 /// See the module's documentation.
@@ -267,6 +176,8 @@ impl Machine {
                     self.fail(now, cause, &detail);
                 }
             }
+            Event::Moved { detail } => self.history.note(now.unix, What::Moved, &detail),
+            Event::Stayed { detail } => self.history.note(now.unix, What::Stayed, &detail),
             Event::Lost(cause) => self.lose(now, cause, &mut todo),
             Event::Demote => {
                 if self.path.is_some() {

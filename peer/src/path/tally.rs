@@ -10,6 +10,8 @@ pub struct Tally {
     offered: AtomicU64,
     answered: AtomicU64,
     up: AtomicU64,
+    moved: AtomicU64,
+    stayed: AtomicU64,
     failed: [AtomicU64; Cause::ALL.len()],
     down: [AtomicU64; Cause::ALL.len()],
     avoidable: AtomicU64,
@@ -21,6 +23,8 @@ impl Tally {
             What::Offered => Some(&self.offered),
             What::Answered => Some(&self.answered),
             What::Up => Some(&self.up),
+            What::Moved => Some(&self.moved),
+            What::Stayed => Some(&self.stayed),
             What::Failed(cause) => self.failed.get(cause as usize),
             What::Down(cause) => self.down.get(cause as usize),
         }

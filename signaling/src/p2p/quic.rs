@@ -95,6 +95,20 @@ impl fmt::Debug for Params {
     }
 }
 
+/// What the sender says about its UDP ports, when the path goes through a TURN server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Ports {
+    /// Its router shows one port to everybody; it is ready to guess the receiver's.
+    Kept,
+    /// Its router shows another port to everybody; many are open now towards the receiver's address.
+    Opened,
+    /// Something of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
 /// Further addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidates {
@@ -104,6 +118,9 @@ pub struct Candidates {
     /// No further ones will come.
     #[serde(default, skip_serializing_if = "is_false")]
     pub done: bool,
+    /// What the sender says about its ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Ports>,
 }
 
 /// The end of an attempt, or of its path.

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::quic::{Candidate, CandidateKind, Candidates, Content, Params};
+use super::quic::{Candidate, CandidateKind, Candidates, Content, Params, Ports};
 use super::*;
 use crate::attest::{Attestation, AttestationError, Capabilities, IdentityKind};
 use crate::envelope::StateHead;
@@ -286,12 +286,28 @@ fn passwords_are_not_for_logs() {
 fn zones_do_not_leave_the_machine() {
     let mut c = candidate("[fe80::1%3]:9");
     c.addr = "[fe80::1%3]:9".parse().unwrap();
-    let content = Content::Candidate(Candidates { candidates: vec![c], done: false });
+    let content = Content::Candidate(Candidates { candidates: vec![c], ..Candidates::default() });
     let Content::Candidate(read) = Content::decode(P2pKind::Candidate, &content.encode()).unwrap()
     else {
         panic!("another kind");
     };
     assert_eq!(read.candidates[0].addr, "[fe80::1]:9".parse().unwrap());
+}
+
+#[test]
+fn words_about_ports_may_be_of_a_later_version() {
+    #[derive(serde::Serialize)]
+    struct Later {
+        ports: &'static str,
+    }
+    for (said, expected) in
+        [("kept", Ports::Kept), ("opened", Ports::Opened), ("painted", Ports::Unknown)]
+    {
+        let bytes = codec::to_msgpack(&Later { ports: said });
+        let read = Content::decode(P2pKind::Candidate, &bytes).unwrap();
+        let ports = Some(expected);
+        assert_eq!(read, Content::Candidate(Candidates { ports, ..Candidates::default() }));
+    }
 }
 
 fn content() -> impl Strategy<Value = Content> {
@@ -319,11 +335,14 @@ fn content() -> impl Strategy<Value = Content> {
             relay_only,
             done,
         });
+    let ports = [None, Some(Ports::Kept), Some(Ports::Opened), Some(Ports::Unknown)];
+    let ports = proptest::sample::select(ports.to_vec());
     prop_oneof![
         params.clone().prop_map(Content::Offer),
         params.prop_map(Content::Answer),
-        (candidates, any::<bool>())
-            .prop_map(|(candidates, done)| Content::Candidate(Candidates { candidates, done })),
+        (candidates, any::<bool>(), ports).prop_map(|(candidates, done, ports)| {
+            Content::Candidate(Candidates { candidates, done, ports })
+        }),
         "[a-z0-9_]{1,64}".prop_map(|reason| Content::Bye(quic::Bye { reason })),
     ]
 }

@@ -3,7 +3,8 @@
 //! Two nodes punch a hole when each can send first to where the other's packets come from. With
 //! endpoint-independent mapping, or with ports that are kept, a STUN server's answer says where that
 //! is. Else only the address is known, not the port: that is enough for a router that filters by address
-//! or not at all, and the node behind it learns the port from the first packet.
+//! or not at all, and the node behind it learns the port from the first packet. For one that filters by
+//! port, the port is guessed. With no port known on either side, there is nothing to begin with.
 
 use meshwire_netsim::Preset;
 use serde::Serialize;
@@ -34,43 +35,33 @@ impl Route {
     }
 }
 
-/// A router, for UDP in one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Side {
-    /// Packets come from where a STUN server saw them come from.
-    known: bool,
-    /// Packets from ports that nothing was sent to come in, from addresses that something was sent to.
-    admits: bool,
-}
-
-/// None: no UDP passes.
-fn side(preset: Preset, v4: bool) -> Option<Side> {
-    let (known, admits) = match preset {
-        Preset::Hotel | Preset::Corporate => return None,
+/// Whether packets come from where a STUN server saw them come from, for UDP in one family. None: no
+/// UDP passes.
+fn is_known(preset: Preset, v4: bool) -> Option<bool> {
+    match preset {
+        Preset::Hotel | Preset::Corporate => None,
         // No IPv4 at all.
-        Preset::Ipv6Only if v4 => return None,
-        // Nothing is translated. RFC 6092's filter looks at both ports.
-        _ if !v4 => (true, false),
+        Preset::Ipv6Only if v4 => None,
+        // Nothing is translated.
+        _ if !v4 => Some(true),
         Preset::Open
         | Preset::FullCone
         | Preset::AddressRestricted
         | Preset::Cgnat
-        | Preset::CloudOneToOne => (true, true),
-        Preset::PortRestricted | Preset::SymmetricPreserving => (true, false),
+        | Preset::CloudOneToOne
+        | Preset::PortRestricted
+        | Preset::SymmetricPreserving => Some(true),
         // Symmetric, mobile: another random port for each destination. What is not known is not
         // counted on.
-        _ => (false, false),
-    };
-    Some(Side { known, admits })
+        _ => Some(false),
+    }
 }
 
 fn in_family(a: Preset, b: Preset, v4: bool) -> Route {
-    let (Some(a), Some(b)) = (side(a, v4), side(b, v4)) else { return Route::Relay };
-    match (a.known, b.known) {
-        (true, true) => Route::Direct,
-        (true, false) if a.admits => Route::Direct,
-        (false, true) if b.admits => Route::Direct,
-        _ => Route::Turn,
+    match (is_known(a, v4), is_known(b, v4)) {
+        (None, _) | (_, None) => Route::Relay,
+        (Some(false), Some(false)) => Route::Turn,
+        _ => Route::Direct,
     }
 }
 
@@ -100,10 +91,12 @@ mod tests {
             ("full-cone:symmetric:v4", Route::Direct),
             ("address-restricted:mobile:v4", Route::Direct),
             ("port-restricted:port-restricted:v4", Route::Direct),
-            ("port-restricted:symmetric:v4", Route::Turn),
+            ("port-restricted:symmetric:v4", Route::Direct),
+            ("mobile:port-restricted:v4", Route::Direct),
+            ("symmetric:mobile:v4", Route::Turn),
             ("symmetric:symmetric:v4", Route::Turn),
             ("symmetric-preserving:symmetric-preserving:v4", Route::Direct),
-            ("symmetric-preserving:symmetric:v4", Route::Turn),
+            ("symmetric-preserving:symmetric:v4", Route::Direct),
             ("symmetric:symmetric:dual", Route::Direct),
             ("symmetric:mobile:v6", Route::Direct),
             ("corporate:open:dual", Route::Relay),

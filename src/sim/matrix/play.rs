@@ -23,6 +23,8 @@ const FIRST: Duration = Duration::from_secs(30);
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// Time for a better pair of addresses to be found on a path that is up.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Time for a port to be guessed, from the first message on.
+const GUESSED: Duration = Duration::from_secs(20);
 /// Longest time until it is looked again what became of an attempt.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Messages each way once the path is what it will be.
@@ -203,6 +205,13 @@ impl Pair<'_> {
         if outcome.direct_us.is_some() {
             sleep(SETTLED).await;
         }
+        while outcome.expected == Route::Direct
+            && self.quic
+            && !self.is_direct().await.map_err(said)?
+            && self.sent_at.elapsed() < GUESSED
+        {
+            sleep(LOOK_AGAIN).await;
+        }
         let report = self.dialer.path(LISTENER).await.map_err(said)?;
         let direct = report.direct.filter(|_| report.via == Via::Direct);
         outcome.reach = direct.map(|d| d.reach);
@@ -236,6 +245,13 @@ impl Pair<'_> {
                 return Err(WorldError::Stopped(DIALER.to_owned()));
             }
         }
+    }
+
+    /// Whether messages go from node to node.
+    async fn is_direct(&self) -> Result<bool, WorldError> {
+        let report = self.dialer.path(LISTENER).await?;
+        let direct = report.direct.filter(|_| report.via == Via::Direct);
+        Ok(direct.is_some_and(|d| d.reach != Reach::Relayed))
     }
 
     /// A few messages each way, one after the other, which all take `path`.

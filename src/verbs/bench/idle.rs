@@ -27,6 +27,9 @@ const PER_MESH: u32 = 50;
 const AT_ONCE: usize = 8;
 /// How long to wait before anything is weighed: what negotiations leave behind goes away by then.
 const REST: Duration = Duration::from_secs(3);
+/// How long the last paths that came up get until they rest: they make sure of themselves more often while
+/// something was said in the last ten seconds.
+const SETTLED: Duration = Duration::from_secs(15);
 /// How long the node may take to say goodbye to all its peers.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -191,7 +194,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     let known = hub.weigh().await?;
     progress.say(format!("{} direct paths come up", args.count));
     others.connect().await?;
-    sleep(REST).await;
+    sleep(SETTLED).await;
     let before = hub.weigh().await?;
     progress.say(format!("nothing is said for {} s", args.seconds));
     sleep(Duration::from_secs(args.seconds)).await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use meshwire_signaling::envelope::{Author, StateHead, Suite, box_key_id};
 use meshwire_signaling::frame::P2pKind;
 use meshwire_signaling::id::Blob;
@@ -17,9 +17,9 @@ use meshwire_signaling::{
 use meshwire_transport::direct::{Adapter as _, Begin, DirectPath, Signal};
 use meshwire_transport::link::{Answer, LinkEvent, MessageLink};
 use meshwire_transport::net::{Net, random};
+use meshwire_transport::queue;
 use meshwire_transport::quic::interfaces::FixedInterfaces;
 use meshwire_transport::quic::{Config, QuicAdapter, QuicNode};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -48,7 +48,7 @@ struct Party {
 /// A path whose other end answers each message with its receipt and a message.
 pub(super) struct Path {
     link: Arc<dyn MessageLink>,
-    events: mpsc::Receiver<LinkEvent>,
+    events: queue::Receiver<LinkEvent>,
     request: Letter,
     /// Our receipt for the answer.
     answer: Letter,
@@ -229,12 +229,16 @@ async fn connect(
 
 /// Tells the other end what one has to say, until the path is up.
 async fn connected(
-    mut signals: mpsc::Receiver<Signal>,
-    other: &mpsc::Sender<(P2pKind, Blob)>,
+    mut signals: queue::Receiver<Signal>,
+    other: &queue::Sender<(P2pKind, Blob)>,
 ) -> anyhow::Result<DirectPath> {
     loop {
         match signals.recv().await.context("the attempt has ended")? {
-            Signal::Say { kind, content } => other.send((kind, content)).await?,
+            Signal::Say { kind, content } => {
+                let over = |_| anyhow!("the other end's attempt is over");
+                other.send((kind, content)).await.map_err(over)?;
+            }
+            Signal::Stayed { .. } => {}
             Signal::Connected(path) => return Ok(path),
             Signal::Failed { detail, .. } => bail!("no direct path: {detail}"),
         }

@@ -1,36 +1,39 @@
 //! QUIC over ICE as a [`crate::direct::Adapter`]: what is said and heard in a negotiation.
 
+mod servers;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use meshwire_signaling::MeshId;
 use meshwire_signaling::frame::{P2pKind, TurnServers};
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::p2p::quic::{self as wire, Content, Params};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Duration, timeout};
 
+use self::servers::{add, in_turns};
 use super::attempt::Attempt as Attempted;
 use super::candidates::{Candidate, CandidateKind};
 use super::conn::{Accepted, Pair, PairKind, QuicConn};
+use super::guess::Ports;
 use super::link::{Ends, QuicLink};
-use super::node::{QuicNode, Servers};
-use super::turn::TurnServer;
+use super::node::QuicNode;
 use super::{AttemptEvent, AttemptHandle, Description, Dial, QuicError, Role};
 use crate::direct::{Adapter, Attempt, Begin, DirectPath, PathInfo, Reach, Signal, Stage};
 use crate::net::Net;
+use crate::queue;
 
 /// Words of a peer that wait, and signals that nobody has taken.
 const QUEUE: usize = 32;
-/// Servers of one broker, places of one server, and addresses of one name, that are looked at.
-const PLACES: usize = 4;
 /// How long the first words on a connection may take.
 const HELLO: Duration = Duration::from_secs(5);
-/// How often a path's numbers are read while nothing else happens to it: as often as it keeps itself
-/// alive.
-const LOOK: Duration = Duration::from_secs(5);
+/// What to say when ports were guessed in vain, for people.
+const MISSED: &str = "one router shows another port to each peer, and guessing it came to nothing; it is \
+    guessed again after 10 minutes, and a port that either router forwards helps at once";
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -56,8 +59,8 @@ impl Adapter for QuicAdapter {
     }
 
     fn begin(&self, begin: Begin) -> Attempt {
-        let (hear, heard) = mpsc::channel(QUEUE);
-        let (signal, signals) = mpsc::channel(QUEUE);
+        let (hear, heard) = queue::channel(QUEUE);
+        let (signal, signals) = queue::channel(QUEUE);
         let (net, node, outside) = (self.net.clone(), self.node.clone(), Outside::default());
         let talk = Talk { net, node, begin, heard, signal, outside };
         tokio::spawn(talk.run());
@@ -89,62 +92,10 @@ impl Adapter for QuicAdapter {
     fn network(&self) -> watch::Receiver<u64> {
         self.node.network()
     }
-}
 
-/// What one broker offers, as far as it is taken. TURN is spoken over UDP: where that is blocked, the
-/// relay is at hand.
-async fn add(net: &dyn Net, servers: &TurnServers) -> Servers {
-    let known = |server: &str, found: std::io::Result<Vec<SocketAddr>>| {
-        let found = found.unwrap_or_else(|e| {
-            tracing::debug!(server, error = %e, "a STUN or TURN server has no address");
-            Vec::new()
-        });
-        // A broker must not make its members send to everybody on their network.
-        let useful = |a: &SocketAddr| {
-            let broadcast = matches!(a.ip(), IpAddr::V4(ip) if ip.is_broadcast());
-            a.port() > 0 && !(a.ip().is_unspecified() || a.ip().is_multicast() || broadcast)
-        };
-        found.into_iter().filter(useful).take(PLACES).collect::<Vec<_>>()
-    };
-    let mut to = Servers::default();
-    for server in servers.stun.iter().take(PLACES) {
-        to.stun.extend(known(server, resolve(net, server).await));
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.node.close())
     }
-    for server in servers.servers.iter().take(PLACES) {
-        let places = server.addresses.iter().filter_map(|a| a.strip_prefix("udp:"));
-        for place in places.take(PLACES) {
-            let found = known(place, resolve(net, place).await);
-            to.turn.extend(found.into_iter().map(|addr| TurnServer {
-                addr,
-                username: server.username.clone(),
-                password: server.password.clone(),
-            }));
-        }
-    }
-    to
-}
-
-/// All brokers' servers, each broker's first one first: none can crowd the others out.
-fn in_turns(all: Vec<Servers>) -> Servers {
-    let mut one = Servers::default();
-    let most = all.iter().map(|s| s.stun.len().max(s.turn.len())).max().unwrap_or(0);
-    for n in 0..most {
-        for servers in &all {
-            let stun = servers.stun.get(n).filter(|s| !one.stun.contains(s)).copied();
-            let known = |s: &&TurnServer| !one.turn.iter().any(|other| other.addr == s.addr);
-            let turn = servers.turn.get(n).filter(known).cloned();
-            one.stun.extend(stun);
-            one.turn.extend(turn);
-        }
-    }
-    one
-}
-
-async fn resolve(net: &dyn Net, server: &str) -> std::io::Result<Vec<SocketAddr>> {
-    let bad = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
-    let (host, port) = server.rsplit_once(':').ok_or_else(bad)?;
-    let port = port.parse().map_err(|_| bad())?;
-    net.resolve(host.trim_matches(['[', ']']), port).await
 }
 
 /// One negotiation.
@@ -152,8 +103,8 @@ struct Talk {
     net: Arc<dyn Net>,
     node: Arc<QuicNode>,
     begin: Begin,
-    heard: mpsc::Receiver<(P2pKind, Blob)>,
-    signal: mpsc::Sender<Signal>,
+    heard: queue::Receiver<(P2pKind, Blob)>,
+    signal: queue::Sender<Signal>,
     outside: Outside,
 }
 
@@ -236,6 +187,7 @@ impl Talk {
         let mut dial = Dial::new(role);
         dial.loopback = self.begin.loopback;
         dial.relayed_only = self.begin.hide;
+        dial.guess = Some(self.begin.peer);
         let mut attempt = self.node.dial(dial)?;
         let handle = attempt.handle();
         let params = params(attempt.local(), self.begin.hide);
@@ -261,11 +213,12 @@ impl Talk {
                     Some(AttemptEvent::Candidate(candidate)) => {
                         self.outside.ours |= Outside::shows(candidate.kind);
                         let candidates = vec![to_wire(&candidate)];
-                        let more = wire::Candidates { candidates, done: false };
+                        let more = wire::Candidates { candidates, ..Default::default() };
                         self.say(Content::Candidate(more)).await?;
                     }
                     Some(AttemptEvent::Connected(conn)) => break conn,
                     Some(AttemptEvent::Failed(e)) => return Err(e.into()),
+                    Some(AttemptEvent::Ports(_) | AttemptEvent::Missed) => {}
                     None => return Err(QuicError::Closed.into()),
                 },
             }
@@ -275,7 +228,7 @@ impl Talk {
         let (link, events) = path.map_err(|_| slow())??;
         let (info, now) = watch::channel(look(&conn));
         tokio::spawn(watch_path(conn, info));
-        let (_, nothing) = mpsc::channel(1);
+        let (_, nothing) = queue::channel(1);
         let heard = std::mem::replace(&mut self.heard, nothing);
         tokio::spawn(trickle(attempt, heard, self.signal.clone()));
         Ok(DirectPath { link, events, info: now })
@@ -286,7 +239,7 @@ impl Talk {
         &self,
         conn: &QuicConn,
         opens: bool,
-    ) -> Result<(Arc<QuicLink>, mpsc::Receiver<crate::link::LinkEvent>), Over> {
+    ) -> Result<(Arc<QuicLink>, queue::Receiver<crate::link::LinkEvent>), Over> {
         let ends = Ends { mesh: self.begin.mesh, own: self.begin.me, peer: self.begin.peer };
         let failed = |e: &dyn std::fmt::Display| Over::Failed(Stage::Handshake, e.to_string());
         if opens {
@@ -320,6 +273,11 @@ impl Talk {
                 for candidate in candidates {
                     handle.add_remote(candidate).await?;
                 }
+                match more.ports {
+                    Some(wire::Ports::Kept) => handle.set_ports(Ports::Kept).await?,
+                    Some(wire::Ports::Opened) => handle.set_ports(Ports::Opened).await?,
+                    Some(_) | None => {}
+                }
                 Ok(outside)
             }
             Content::Bye(bye) => Err(Over::Failed(Stage::Peer, bye.reason)),
@@ -331,8 +289,8 @@ impl Talk {
 /// better pair may be among them.
 async fn trickle(
     mut attempt: Attempted,
-    mut heard: mpsc::Receiver<(P2pKind, Blob)>,
-    signal: mpsc::Sender<Signal>,
+    mut heard: queue::Receiver<(P2pKind, Blob)>,
+    signal: queue::Sender<Signal>,
 ) {
     let handle = attempt.handle();
     let mut listens = true;
@@ -349,16 +307,31 @@ async fn trickle(
             event = attempt.next() => match event {
                 Some(AttemptEvent::Candidate(candidate)) => {
                     let candidates = vec![to_wire(&candidate)];
-                    let content = Content::Candidate(wire::Candidates { candidates, done: false });
-                    let (kind, content) = (content.kind(), Blob(content.encode()));
-                    // Nobody may listen any more, and the path lives on.
-                    let _ = signal.send(Signal::Say { kind, content }).await;
+                    let more = wire::Candidates { candidates, ..Default::default() };
+                    say_more(&signal, more).await;
+                }
+                Some(AttemptEvent::Ports(ports)) => {
+                    let ports = Some(match ports {
+                        Ports::Kept => wire::Ports::Kept,
+                        Ports::Opened => wire::Ports::Opened,
+                    });
+                    say_more(&signal, wire::Candidates { ports, ..Default::default() }).await;
+                }
+                Some(AttemptEvent::Missed) => {
+                    let _ = signal.send(Signal::Stayed { detail: MISSED.to_owned() }).await;
                 }
                 Some(_) => {}
                 None => return,
             },
         }
     }
+}
+
+/// Says more while the path is up. Nobody may listen any more, and the path lives on.
+async fn say_more(signal: &queue::Sender<Signal>, more: wire::Candidates) {
+    let content = Content::Candidate(more);
+    let (kind, content) = (content.kind(), Blob(content.encode()));
+    let _ = signal.send(Signal::Say { kind, content }).await;
 }
 
 fn params(local: &Description, hide: bool) -> Params {
@@ -408,6 +381,7 @@ fn reach(kind: PairKind) -> Reach {
     match kind {
         PairKind::Host => Reach::Host,
         PairKind::Reflexive | PairKind::PeerReflexive => Reach::Nat,
+        PairKind::Guessed => Reach::Guessed,
         PairKind::Relayed => Reach::Relayed,
     }
 }
@@ -421,7 +395,6 @@ async fn watch_path(conn: QuicConn, info: watch::Sender<PathInfo>) {
             _ = conn.closed() => return,
             () = info.closed() => return,
             Ok(()) = pair.changed() => { pair.borrow_and_update(); }
-            () = tokio::time::sleep(LOOK) => {}
         }
         let now = look(&conn);
         info.send_if_modified(|old| {

@@ -7,21 +7,26 @@
 //! dials afresh, which also makes fresh keys.
 
 mod driver;
+mod rhythm;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use meshwire_signaling::PublicKey;
 
 use self::driver::Driver;
 use super::candidates::{Candidate, Screen};
 use super::conn::QuicConn;
+use super::guess::Ports;
 use super::ice::{Agent, Credentials};
 use super::node::Shared;
 use super::routes::Id;
 use super::{Description, QuicError};
 use crate::net::random;
+use crate::queue;
 
 /// Most messages to or from an attempt that wait to be looked at.
 const QUEUE: usize = 64;
@@ -44,6 +49,9 @@ pub struct Dial {
     pub loopback: bool,
     /// Offers relayed addresses alone, and sends from nowhere else.
     pub relayed_only: bool,
+    /// Who the peer is, if ports may be guessed to reach it directly where nothing else does: what that
+    /// costs is bounded per peer.
+    pub guess: Option<PublicKey>,
     /// Gives up when it is not connected by then.
     pub timeout: Duration,
 }
@@ -56,7 +64,8 @@ impl Dial {
     /// Without loopback, and with the usual patience.
     #[must_use]
     pub fn new(role: Role) -> Self {
-        Self { role, loopback: false, relayed_only: false, timeout: Self::TIMEOUT }
+        let timeout = Self::TIMEOUT;
+        Self { role, loopback: false, relayed_only: false, guess: None, timeout }
     }
 }
 
@@ -68,6 +77,10 @@ pub enum AttemptEvent {
     Candidate(Candidate),
     /// Connected.
     Connected(QuicConn),
+    /// Something to tell the peer about our ports, after the connection.
+    Ports(Ports),
+    /// Ports were guessed, in vain; the connection stays.
+    Missed,
     /// Failed, for good.
     Failed(QuicError),
 }
@@ -75,6 +88,7 @@ pub enum AttemptEvent {
 pub(super) enum Command {
     Remote(Description),
     Candidate(Candidate),
+    Ports(Ports),
     Incoming(Box<quinn::Incoming>),
     Abort,
 }
@@ -83,7 +97,7 @@ pub(super) enum Command {
 pub struct Attempt {
     local: Description,
     handle: AttemptHandle,
-    events: mpsc::Receiver<AttemptEvent>,
+    events: queue::Receiver<AttemptEvent>,
 }
 
 impl fmt::Debug for Attempt {
@@ -94,7 +108,7 @@ impl fmt::Debug for Attempt {
 
 /// Feeds an attempt with what the peer says.
 #[derive(Clone)]
-pub struct AttemptHandle(mpsc::Sender<Command>);
+pub struct AttemptHandle(queue::Sender<Command>);
 
 impl fmt::Debug for AttemptHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,6 +137,14 @@ impl AttemptHandle {
         self.0.send(Command::Candidate(candidate)).await.map_err(|_| QuicError::Closed)
     }
 
+    /// What the peer says about its ports.
+    ///
+    /// # Errors
+    /// [`QuicError::Closed`] when the attempt is over.
+    pub async fn set_ports(&self, ports: Ports) -> Result<(), QuicError> {
+        self.0.send(Command::Ports(ports)).await.map_err(|_| QuicError::Closed)
+    }
+
     /// Gives the attempt up, and closes the connection that came of it.
     pub async fn abort(&self) {
         let _ = self.0.send(Command::Abort).await;
@@ -140,9 +162,9 @@ impl Attempt {
         let controlling = dial.role == Role::Controlling;
         let agent = Agent::new(&own, controlling, tie_breaker, screen);
         let id = shared.next_id();
-        let (commands, inbox) = mpsc::channel(QUEUE);
-        let (event, events) = mpsc::channel(QUEUE);
-        let mut driver = Driver::new(shared, id, dial, agent, known, inbox, event);
+        let (commands, inbox) = queue::channel(QUEUE);
+        let (event, events) = queue::channel(QUEUE);
+        let mut driver = Box::new(Driver::new(shared, id, dial, agent, known, inbox, event));
         driver.register(&own.ufrag, &commands);
         let candidates = driver.regather();
         let tls = shared.identity.fingerprint();
@@ -180,7 +202,7 @@ impl Attempt {
             match event {
                 AttemptEvent::Connected(conn) => return Ok(conn),
                 AttemptEvent::Failed(e) => return Err(e),
-                AttemptEvent::Candidate(_) => {}
+                AttemptEvent::Candidate(_) | AttemptEvent::Ports(_) | AttemptEvent::Missed => {}
             }
         }
         Err(QuicError::Closed)
@@ -199,6 +221,7 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Self::Remote(_) => "Remote",
             Self::Candidate(_) => "Candidate",
+            Self::Ports(_) => "Ports",
             Self::Incoming(_) => "Incoming",
             Self::Abort => "Abort",
         })
@@ -214,6 +237,7 @@ pub(super) struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.shared.mux.routes.remove(self.id);
+        self.shared.mux.release(self.id);
         self.shared.unregister(self.id);
     }
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use meshwire_signaling::Hash;
 use meshwire_signaling::limits::HELLO_TIMEOUT;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::link::Offered;
@@ -24,6 +25,9 @@ pub enum PairKind {
     Reflexive,
     /// To an address that was learnt from the peer's checks: its NAT makes another one per peer.
     PeerReflexive,
+    /// From or to a port that was guessed: one side's NAT makes another one per peer, the other's lets
+    /// in nothing else.
+    Guessed,
     /// Through a TURN server.
     Relayed,
 }
@@ -85,6 +89,33 @@ struct Inner {
     quinn: quinn::Connection,
     peer: Hash,
     pair: watch::Receiver<Option<Pair>>,
+    stir: Arc<Stir>,
+}
+
+/// Tells whoever looks after a resting connection that something is said over it.
+#[derive(Debug, Default)]
+pub(super) struct Stir {
+    resting: AtomicBool,
+    stirred: Notify,
+}
+
+impl Stir {
+    /// Something is said. Costs nothing while the connection does not rest.
+    pub(super) fn stir(&self) {
+        if self.resting.load(Ordering::Relaxed) && self.resting.swap(false, Ordering::AcqRel) {
+            self.stirred.notify_one();
+        }
+    }
+
+    /// Whether whatever is said from now on is to be told.
+    pub(super) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Release);
+    }
+
+    /// Resolves when something was said since [`Self::set_resting`].
+    pub(super) async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
 }
 
 impl Drop for Inner {
@@ -104,8 +135,14 @@ impl QuicConn {
         quinn: quinn::Connection,
         peer: Hash,
         pair: watch::Receiver<Option<Pair>>,
+        stir: Arc<Stir>,
     ) -> Self {
-        Self(Arc::new(Inner { quinn, peer, pair }))
+        Self(Arc::new(Inner { quinn, peer, pair, stir }))
+    }
+
+    /// For whoever says something.
+    pub(super) fn stir(&self) -> &Arc<Stir> {
+        &self.0.stir
     }
 
     /// SHA-256 of the SPKI of the peer's key.
@@ -120,6 +157,7 @@ impl QuicConn {
     /// # Errors
     /// The connection is lost.
     pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), ConnectionError> {
+        self.0.stir.stir();
         self.0.quinn.open_bi().await
     }
 
@@ -131,6 +169,7 @@ impl QuicConn {
     pub async fn accept(&self) -> Result<Accepted, ConnectionError> {
         loop {
             let (send, mut recv) = self.0.quinn.accept_bi().await?;
+            self.0.stir.stir();
             let mut kind = [0];
             match timeout(HELLO_TIMEOUT, recv.read_exact(&mut kind)).await {
                 Ok(Ok(())) if kind == [MESSAGES] => {
@@ -144,7 +183,8 @@ impl QuicConn {
         }
     }
 
-    /// The way that packets take, as it changes.
+    /// The way that packets take, as it changes; while something is said it is repeated every few
+    /// seconds, when [`Self::stats`] may have something new, too.
     #[must_use]
     pub fn pair(&self) -> watch::Receiver<Option<Pair>> {
         self.0.pair.clone()

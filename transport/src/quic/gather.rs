@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::candidates::{Interface, MAX_REFLEXIVE, refusal};
@@ -20,6 +20,7 @@ use super::routes::Stun;
 use super::stun::{binding_request, mapped_address};
 use super::turn::Relay;
 use crate::net::{Net, random};
+use crate::queue;
 
 /// How long a STUN server's answer is taken for true. Mappings live for at least 30 s almost
 /// everywhere, and checks of an attempt refresh them.
@@ -86,6 +87,8 @@ pub(super) struct Wanted {
     any: watch::Sender<bool>,
     /// There has been one that leaves this machine.
     beyond: watch::Sender<bool>,
+    /// The node closes: what others hold for it is given back.
+    closes: watch::Sender<bool>,
 }
 
 impl Wanted {
@@ -108,6 +111,17 @@ impl Wanted {
     pub(super) async fn beyond(&self) {
         // Ours is the sender, so there is one.
         let _ = self.beyond.subscribe().wait_for(|beyond| *beyond).await;
+    }
+
+    /// What others hold for the node is to be given back.
+    pub(super) fn close(&self) {
+        self.closes.send_replace(true);
+    }
+
+    /// Resolves when the node closes.
+    pub(super) async fn closing(&self) {
+        // Ours is the sender, so there is one.
+        let _ = self.closes.subscribe().wait_for(|closes| *closes).await;
     }
 
     /// Resolves when relays are of use.
@@ -181,7 +195,7 @@ async fn ask(net: &dyn Net, mux: &Mux, servers: &[SocketAddr], known: &watch::Se
         .take(MAX_SERVERS)
         .map(|server| (random(net), *server))
         .collect();
-    let (inbox, mut answers) = mpsc::channel(16);
+    let (inbox, mut answers) = queue::channel(16);
     for (transaction, _) in &open {
         mux.routes.expect(*transaction, &inbox);
     }

@@ -17,16 +17,25 @@
 //! - A route around silence: the agent stays with a nominated pair for up to 15 s after it died, for
 //!   the controlled side until the peer says otherwise. When the peer is heard elsewhere and that way
 //!   works, packets go there.
+//! - Rest. A pair that works is left alone while [`Agent::rest`] holds: nothing is checked, and
+//!   [`Agent::pulse`] makes single checks of it on demand.
+//! - What checks show of the routers, and ways that were guessed ([`super::guess`]).
+
+mod seen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use is::stun::{StunMessage, StunPacket};
-use is::{IceAgent, IceAgentEvent, IceCreds, Protocol};
+use is::stun::{StunMessage, StunPacket, TransId};
+use is::{
+    DefaultSha1HmacProvider, IceAgent, IceAgentEvent, IceCreds, Protocol, Sha1HmacProvider as _,
+};
 
-use super::candidates::{Candidate, CandidateKind, Refusal, Screen};
+use super::candidates::{Candidate, CandidateKind, MAX_CANDIDATES, Refusal, Screen};
+use super::guess::Mapping;
 
 /// The time between two checks of one attempt (RFC 8445 section 14.2 allows no less than 5 ms).
 const PACE: Duration = Duration::from_millis(5);
@@ -55,6 +64,14 @@ const MAPPED: usize = 32;
 /// A selected pair that has not been heard for this long yields to one that has: a bit more than
 /// [`KEEPALIVE`], by which a live one is heard.
 const SILENCE: Duration = Duration::from_millis(3200);
+/// Most ends of guessed ways that are remembered, the latest.
+const GUESSED: usize = 4;
+/// How long an answer takes at most on a way that works.
+const GRACE: Duration = Duration::from_millis(1200);
+/// The PRIORITY of a check through a relay that nobody has named.
+const RELAY_PRIORITY: u32 = 0xffff << 8 | 255;
+/// The PRIORITY of a probe: of an address that nobody has named (RFC 8445 section 5.1.2.2).
+const PROBE_PRIORITY: u32 = (110 << 24) | (0xffff << 8) | 255;
 
 /// An ICE user fragment and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -79,9 +96,10 @@ pub(super) struct Message {
 pub(super) struct Agent {
     inner: IceAgent,
     screen: Screen,
-    ranks: Arc<Mutex<BTreeMap<SocketAddr, u32>>>,
+    /// The local preference of the candidate that is being added.
+    rank: Arc<AtomicU32>,
     /// Own candidates in the agent, and how they were made.
-    locals: BTreeMap<SocketAddr, (CandidateKind, is::Candidate)>,
+    locals: BTreeMap<SocketAddr, (CandidateKind, Box<is::Candidate>)>,
     remotes: BTreeMap<SocketAddr, CandidateKind>,
     mapped: Vec<SocketAddr>,
     heard: HashMap<Way, Instant>,
@@ -91,6 +109,17 @@ pub(super) struct Agent {
     nominations: Vec<Way>,
     opening_ends: Option<Instant>,
     checks: usize,
+    tie_breaker: u64,
+    /// How our router maps the socket at this own address.
+    mapping: Option<(Mapping, SocketAddr)>,
+    /// Ends of ways that were guessed, ours or the peer's.
+    guessed: Vec<SocketAddr>,
+    /// The way in use while nothing is checked.
+    resting: Option<Way>,
+    /// The way that was in use at rest, and how long it counts for alive without having been heard again.
+    grace: Option<(Way, Instant)>,
+    /// The last check of a resting way, until it is answered.
+    pulse: Option<[u8; 12]>,
 }
 
 impl Agent {
@@ -110,16 +139,13 @@ impl Agent {
         inner.set_max_stun_rto(OPENING_RTO);
         inner.set_max_stun_retransmits(OPENING_TRIES);
         inner.set_max_candidate_pairs(PAIRS);
-        let ranks: Arc<Mutex<BTreeMap<SocketAddr, u32>>> = Arc::default();
-        let known = Arc::clone(&ranks);
-        inner.set_local_preference(move |c: &is::Candidate, _: usize| {
-            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get(&c.addr()).copied().unwrap_or_default()
-        });
+        let rank = Arc::<AtomicU32>::default();
+        let added = Arc::clone(&rank);
+        inner.set_local_preference(move |_: &is::Candidate, _: usize| added.load(Relaxed));
         Self {
             inner,
             screen,
-            ranks,
+            rank,
             locals: BTreeMap::new(),
             remotes: BTreeMap::new(),
             mapped: Vec::new(),
@@ -129,6 +155,12 @@ impl Agent {
             nominations: Vec::new(),
             opening_ends: None,
             checks: 0,
+            tie_breaker,
+            mapping: None,
+            guessed: Vec::new(),
+            resting: None,
+            grace: None,
+            pulse: None,
         }
     }
 
@@ -154,16 +186,20 @@ impl Agent {
         // Mapped ports above other reflexive ones: no filter is in front of them.
         let best = if kind == CandidateKind::Reflexive { 0x7fff } else { 0xffff };
         let preference = u32::from(u16::saturating_sub(best, rank));
-        self.ranks.lock().unwrap_or_else(PoisonError::into_inner).insert(addr, preference);
+        self.rank.store(preference, Relaxed);
         let added = self.inner.add_local_candidate(candidate.ok()?)?.clone();
         let priority = added.prio();
-        self.locals.insert(addr, (kind, added));
+        self.locals.insert(addr, (kind, Box::new(added)));
         Some(Candidate { kind, addr, priority })
     }
 
     /// Forgets an own candidate and all pairs with it.
     pub(super) fn remove_local(&mut self, addr: SocketAddr) {
-        let Some((_, candidate)) = self.locals.remove(&addr) else { return };
+        let Some((kind, candidate)) = self.locals.remove(&addr) else { return };
+        if matches!(kind, CandidateKind::Host | CandidateKind::Reflexive) {
+            // Another network, or another router.
+            self.mapping = None;
+        }
         self.inner.invalidate_candidate(&candidate);
         self.heard.retain(|way, _| way.local != addr);
         self.last = self.last.filter(|way| way.local != addr);
@@ -217,7 +253,12 @@ impl Agent {
         if !self.bounded(way, &message) {
             return false;
         }
+        if self.answers_pulse(way, &message, bytes) {
+            self.heard.insert(way, now);
+            return true;
+        }
         let (source, destination) = (way.remote, way.local);
+        let seen = message.is_successful_binding_response().then(|| message.mapped_address());
         let packet = StunPacket { proto: Protocol::Udp, source, destination, message };
         if !self.inner.handle_packet(now, packet) {
             return false;
@@ -226,8 +267,31 @@ impl Agent {
             self.heard.insert(way, now);
             self.last = Some(way);
         }
+        if let Some(seen) = seen.flatten() {
+            self.learn_mapping(way, seen);
+        }
         self.drain_events();
         true
+    }
+
+    /// A check that the agent does not know of.
+    fn request(&self, priority: u32) -> Option<Vec<u8>> {
+        let (own, peer) = (self.inner.local_credentials(), self.inner.remote_credentials()?);
+        let user = format!("{}:{}", peer.ufrag, own.ufrag);
+        let (controlling, tie_breaker) = (self.inner.controlling(), self.tie_breaker);
+        let request = StunMessage::binding_request(
+            &user,
+            TransId::new(),
+            controlling,
+            tie_breaker,
+            priority,
+            false,
+        );
+        let hmac = |key: &[u8], parts: &[&[u8]]| DefaultSha1HmacProvider.sha1_hmac(key, parts);
+        let mut bytes = vec![0; 256];
+        let length = request.to_bytes(Some(peer.pass.as_bytes()), &mut bytes, hmac).ok()?;
+        bytes.truncate(length);
+        Some(bytes)
     }
 
     /// Whether a message stays within what one peer may make the agent remember.
@@ -235,10 +299,13 @@ impl Agent {
         if !self.locals.contains_key(&way.local) {
             return false;
         }
+        let known = self.remotes.contains_key(&way.remote) || self.heard.contains_key(&way);
+        // Not only what asks: the agent takes an answer from anywhere, and packets would follow it.
+        if !known && self.screen.refuses(way.remote).is_some() {
+            return false;
+        }
         if message.is_binding_request() {
-            let known = self.remotes.contains_key(&way.remote) || self.heard.contains_key(&way);
-            return known
-                || (self.screen.refuses(way.remote).is_none() && self.heard.len() < SOURCES);
+            return known || self.heard.len() < SOURCES;
         }
         match message.mapped_address() {
             Some(addr) if !self.mapped.contains(&addr) => {
@@ -304,8 +371,10 @@ impl Agent {
 
     /// Where packets go now.
     pub(super) fn route(&self, now: Instant) -> Option<Way> {
-        let since = |way: &Way| self.heard.get(way).map(|at| now.saturating_duration_since(*at));
-        let alive = |way: &Way| since(way).is_some_and(|age| age < SILENCE);
+        if self.resting.is_some() {
+            return self.resting;
+        }
+        let alive = |way: &Way| self.is_alive(way, now);
         let works = |way: &Way| alive(way) && self.inner.has_viable_remote_candidate(way.remote);
         match self.nominated {
             Some(way) if alive(&way) && !self.is_doubtful(way) => Some(way),
@@ -325,6 +394,59 @@ impl Agent {
         }
     }
 
+    /// Whether the peer is heard on a way.
+    fn is_alive(&self, way: &Way, now: Instant) -> bool {
+        let since = self.heard.get(way).map(|at| now.saturating_duration_since(*at));
+        let grace = self.grace.is_some_and(|(rested, until)| rested == *way && now < until);
+        grace || since.is_some_and(|age| age < SILENCE)
+    }
+
+    /// Stops checking, if the nominated way is in use and works. Time is not to pass meanwhile. Says whether
+    /// it rests.
+    pub(super) fn rest(&mut self, now: Instant) -> bool {
+        let settled = self.nominated.filter(|way| {
+            self.opening_ends.is_none() && self.route(now) == Some(*way) && self.is_alive(way, now)
+        });
+        self.resting = settled;
+        settled.is_some()
+    }
+
+    /// Goes on checking, beginning with all pairs at once. Unless the way in use is in doubt, it counts for
+    /// alive until its check could have been answered.
+    pub(super) fn wake(&mut self, now: Instant, doubt: bool) {
+        let rested = self.resting.take().filter(|_| !doubt);
+        self.grace = rested.map(|way| (way, now + GRACE));
+        self.pulse = None;
+    }
+
+    /// A check of the way in use.
+    pub(super) fn pulse(&mut self) -> Option<Message> {
+        let way = self.resting?;
+        let priority = if self.is_doubtful(way) { RELAY_PRIORITY } else { PROBE_PRIORITY };
+        let bytes = self.request(priority)?;
+        self.pulse = super::demux::transaction(&bytes);
+        Some(Message { way, bytes })
+    }
+
+    fn answers_pulse(&mut self, way: Way, message: &StunMessage<'_>, bytes: &[u8]) -> bool {
+        let asked = self.pulse.is_some() && self.resting == Some(way);
+        let Some(peer) = self.inner.remote_credentials().filter(|_| asked) else { return false };
+        let answers = message.is_successful_binding_response()
+            && super::demux::transaction(bytes) == self.pulse
+            && message.verify(peer.pass.as_bytes(), |key, parts| {
+                DefaultSha1HmacProvider.sha1_hmac(key, parts)
+            });
+        if answers {
+            self.pulse = None;
+        }
+        answers
+    }
+
+    /// When the peer was heard last.
+    pub(super) fn last_heard(&self) -> Option<Instant> {
+        self.heard.values().max().copied()
+    }
+
     /// Whether a relay is on a way, or may be: nobody has said what its other end is.
     fn is_doubtful(&self, way: Way) -> bool {
         let (local, remote) = self.kinds(way);
@@ -339,12 +461,21 @@ impl Agent {
     /// How both ends of a way came about; the remote one is none if it was learnt from its checks.
     pub(super) fn kinds(&self, way: Way) -> (Option<CandidateKind>, Option<CandidateKind>) {
         let local = self.locals.get(&way.local).map(|(kind, _)| *kind);
-        (local, self.remotes.get(&way.remote).copied())
+        let guessed = || self.guessed.contains(&way.remote).then_some(CandidateKind::Reflexive);
+        (local, self.remotes.get(&way.remote).copied().or_else(guessed))
+    }
+
+    /// How much is remembered of the peer, for fuzzers.
+    pub(super) fn check_bounds(&self) {
+        let (heard, mapped) = (self.heard.len(), self.mapped.len());
+        assert!(heard <= SOURCES && mapped <= MAPPED, "{heard} and {mapped} addresses");
+        assert!(self.nominations.len() <= SOURCES, "{} nominations", self.nominations.len());
+        assert!(self.remotes.len() <= MAX_CANDIDATES, "{} candidates", self.remotes.len());
     }
 
     /// Whether the peer has been heard before and is not any more, on any way.
     pub(super) fn is_silent(&self, now: Instant) -> bool {
-        let old = |at: &Instant| now.saturating_duration_since(*at) >= SILENCE;
-        self.nominated.is_some() && self.heard.values().all(old)
+        let alive = |way: &Way| self.is_alive(way, now);
+        self.resting.is_none() && self.nominated.is_some() && !self.heard.keys().any(alive)
     }
 }

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use meshwire_signaling::limits::{HELLO_TIMEOUT, MAX_BODY};
 use meshwire_signaling::{Envelope, EnvelopeId, MeshId, PublicKey};
 use quinn::{RecvStream, SendStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -29,6 +29,7 @@ use self::wire::{Frame, Hello, Reader, ReceiptFrame, kind, put};
 use super::conn::QuicConn;
 use crate::link::{Answer, LinkError, LinkEvent, MessageLink, PathKind, Ticket};
 use crate::net::Net;
+use crate::queue;
 
 /// Envelopes that have left and are not taken over yet.
 const WINDOW: usize = 256;
@@ -97,7 +98,7 @@ impl Offered {
     pub async fn accept(
         mut self,
         net: Arc<dyn Net>,
-    ) -> Result<(Arc<QuicLink>, mpsc::Receiver<LinkEvent>), LinkError> {
+    ) -> Result<(Arc<QuicLink>, queue::Receiver<LinkEvent>), LinkError> {
         let mut bytes = Vec::new();
         put(&mut bytes, kind::HELLO, &own_hello(&self.ends));
         self.send.write_all(&bytes).await.map_err(|_| LinkError::Down)?;
@@ -129,7 +130,7 @@ enum State {
 pub struct QuicLink {
     conn: QuicConn,
     ends: Ends,
-    out: mpsc::Sender<Out>,
+    out: queue::Sender<Out>,
     window: Arc<Semaphore>,
     state: Arc<watch::Sender<State>>,
     reading: AbortHandle,
@@ -164,7 +165,7 @@ impl QuicLink {
         conn: &QuicConn,
         net: Arc<dyn Net>,
         ends: Ends,
-    ) -> Result<(Arc<Self>, mpsc::Receiver<LinkEvent>), LinkError> {
+    ) -> Result<(Arc<Self>, queue::Receiver<LinkEvent>), LinkError> {
         let (mut send, recv) = conn.open_bi().await.map_err(|_| LinkError::Down)?;
         let mut bytes = vec![wire::MESSAGES];
         put(&mut bytes, kind::HELLO, &own_hello(&ends));
@@ -184,19 +185,19 @@ impl QuicLink {
         ends: Ends,
         send: SendStream,
         reader: Reader,
-    ) -> (Arc<Self>, mpsc::Receiver<LinkEvent>) {
+    ) -> (Arc<Self>, queue::Receiver<LinkEvent>) {
         // The stream is ours alone and open; a closed one would say so at the first write.
         let _ = send.set_priority(PRIORITY);
-        let (out, queue) = mpsc::channel(QUEUE);
-        let (events, inbox) = mpsc::channel(EVENTS);
+        let (out, unwritten) = queue::channel(QUEUE);
+        let (events, inbox) = queue::channel(EVENTS);
         let _ = events.try_send(LinkEvent::Up(None));
         let state = Arc::new(watch::Sender::new(State::Up));
         let window = Arc::new(Semaphore::new(WINDOW));
-        let (read, write) = task::halves(net, ends, &state, &window, events);
+        let (read, write) = task::halves(net, ends, &state, &window, events, conn.stir());
         let reading = tokio::spawn(read.run(reader)).abort_handle();
         let holding = conn.clone();
         tokio::spawn(async move {
-            write.run(send, queue).await;
+            write.run(send, unwritten).await;
             // Not before: what was handed over leaves even when everybody else lets go.
             drop(holding);
         });
@@ -244,6 +245,7 @@ impl MessageLink for QuicLink {
         if len > max {
             return Err(LinkError::TooLarge { len, max });
         }
+        self.conn.stir().stir();
         let (done, ticket) = Ticket::new();
         self.unless_over(async {
             self.window.acquire().await.ok()?.forget();

@@ -17,6 +17,7 @@
 //! | `routes`, `mux` | the socket under quinn |
 //! | `tls` | pinned raw public keys |
 //! | `gather`, `turn`, [`portmap`], [`interfaces`] | the own addresses |
+//! | `guess` | a direct way where a router shows another port to each |
 //! | `attempt`, `node` | drivers |
 //! | `conn`, `link` | what comes out: a connection, messages over it |
 //! | [`bare`] | raw quinn, to measure against |
@@ -24,7 +25,7 @@
 //! # What a peer or a broker can do
 //! Somebody who may signal can make a node send at most 400 checks of about 100 bytes while paths
 //! open, one per 5 ms, to at most twenty addresses that the [`candidates::Screen`] lets through, and QUIC only to
-//! those that answered with the right password. A datagram of an unknown source costs a look-up.
+//! those that answered with the right password. Guessing ports has limits of its own, see `guess`. A datagram of an unknown source costs a look-up.
 
 mod adapter;
 mod attempt;
@@ -32,7 +33,10 @@ pub mod bare;
 pub mod candidates;
 mod conn;
 pub mod demux;
+#[doc(hidden)]
+pub mod fuzz;
 mod gather;
+mod guess;
 mod ice;
 pub mod interfaces;
 mod link;
@@ -51,6 +55,7 @@ use std::time::Duration;
 pub use adapter::QuicAdapter;
 pub use attempt::{Attempt, AttemptEvent, AttemptHandle, Dial, Role};
 pub use conn::{Accepted, Pair, PairKind, QuicConn, Stats};
+pub use guess::Ports;
 pub use link::{Ends, Offered, QuicLink};
 use meshwire_signaling::Hash;
 pub use node::{Config, QuicNode, Servers};

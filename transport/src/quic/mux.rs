@@ -5,21 +5,25 @@
 //! per datagram ([`super::demux`]), STUN goes to whoever waits for it, QUIC of a known address on to
 //! quinn under its virtual one, and the rest is dropped.
 //!
+//! A way that was guessed ([`super::guess`]) has a socket of its own, for as long as its attempt lives.
+//!
 //! No error of a socket reaches quinn, which would give the connection or the whole endpoint up: a
 //! packet that cannot be sent is a lost packet.
 
+mod poller;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 
 use quinn::{AsyncUdpSocket, UdpPoller};
 
+use self::poller::Poller;
 use super::demux::{self, Kind};
 use super::ice::Way;
 use super::routes::{Id, Route, Routes, Stun, Table};
@@ -44,6 +48,16 @@ struct Socket {
     full: AtomicBool,
 }
 
+impl Socket {
+    fn new(io: Arc<dyn Datagram>) -> io::Result<Arc<Self>> {
+        let port = io.local_addr()?.port();
+        Ok(Arc::new(Self { io, port, full: AtomicBool::new(false) }))
+    }
+}
+
+/// Sockets of one attempt each.
+type Own = Arc<[(Id, Arc<Socket>)]>;
+
 /// What came in and goes nowhere, for metrics.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -54,12 +68,15 @@ pub(super) struct Counters {
 }
 
 pub(super) struct Mux {
-    v4: Option<Socket>,
-    v6: Option<Socket>,
+    v4: Option<Arc<Socket>>,
+    v6: Option<Arc<Socket>>,
+    /// Sockets of one attempt each, for IPv4.
+    own: RwLock<Own>,
     pub(super) routes: Routes,
     pub(super) counters: Counters,
     spill: Mutex<VecDeque<(Id, Vec<u8>)>>,
-    v6_first: AtomicBool,
+    /// Which socket is read first.
+    turn: AtomicUsize,
     /// Who waits in [`AsyncUdpSocket::poll_recv`], for what does not come from a socket.
     reader: Mutex<Option<Waker>>,
 }
@@ -76,17 +93,14 @@ impl Mux {
         v4: Option<Arc<dyn Datagram>>,
         v6: Option<Arc<dyn Datagram>>,
     ) -> io::Result<Self> {
-        let socket = |io: Arc<dyn Datagram>| {
-            let port = io.local_addr()?.port();
-            Ok::<_, io::Error>(Socket { io, port, full: AtomicBool::new(false) })
-        };
         Ok(Self {
-            v4: v4.map(socket).transpose()?,
-            v6: v6.map(socket).transpose()?,
+            v4: v4.map(Socket::new).transpose()?,
+            v6: v6.map(Socket::new).transpose()?,
+            own: RwLock::new(Arc::new([])),
             routes: Routes::default(),
             counters: Counters::default(),
             spill: Mutex::default(),
-            v6_first: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
             reader: Mutex::default(),
         })
     }
@@ -96,18 +110,71 @@ impl Mux {
         self.socket(like).map(|s| s.port)
     }
 
-    fn socket(&self, like: IpAddr) -> Option<&Socket> {
+    fn socket(&self, like: IpAddr) -> Option<&Arc<Socket>> {
         if like.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
     }
 
-    fn sockets(&self) -> impl Iterator<Item = &Socket> {
+    fn sockets(&self) -> impl Iterator<Item = &Arc<Socket>> {
         self.v4.iter().chain(&self.v6)
+    }
+
+    fn own(&self) -> Own {
+        Arc::clone(&self.own.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The socket that a way begins at: one with its port, or else the node's.
+    fn socket_of(&self, way: Way) -> Option<Arc<Socket>> {
+        let node = self.socket(way.remote.ip())?;
+        let port = way.local.port();
+        if port == node.port || way.remote.is_ipv6() {
+            return Some(Arc::clone(node));
+        }
+        let own = self.own();
+        let found = own.iter().find(|(_, socket)| socket.port == port);
+        Some(Arc::clone(found.map_or(node, |(_, socket)| socket)))
+    }
+
+    /// Gives an attempt an IPv4 socket of its own, in the place of one that it had.
+    pub(super) fn adopt(&self, id: Id, io: Arc<dyn Datagram>) -> io::Result<()> {
+        let socket = Socket::new(io)?;
+        {
+            let mut own = self.own.write().unwrap_or_else(PoisonError::into_inner);
+            let others = own.iter().filter(|(other, _)| *other != id).cloned();
+            *own = others.chain([(id, socket)]).collect();
+        }
+        self.wake_reader();
+        Ok(())
+    }
+
+    /// An attempt is over, and so is its socket.
+    pub(super) fn release(&self, id: Id) {
+        let mut own = self.own.write().unwrap_or_else(PoisonError::into_inner);
+        if own.iter().any(|(other, _)| *other == id) {
+            *own = own.iter().filter(|(other, _)| *other != id).cloned().collect();
+        }
+    }
+
+    fn wake_reader(&self) {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     /// Sends one datagram of ours from `from` (an unspecified address leaves the choice to the system).
     /// Without room it is dropped: who needs an answer asks again.
     pub(super) fn send(&self, from: IpAddr, to: SocketAddr, bytes: &[u8]) {
         let Some(socket) = self.socket(to.ip()) else { return };
+        self.send_on_one(socket, from, to, bytes);
+    }
+
+    /// As [`Self::send`], from the socket that the way begins at.
+    pub(super) fn send_by(&self, way: Way, bytes: &[u8]) {
+        let Some(socket) = self.socket_of(way) else { return };
+        self.send_on_one(&socket, way.local.ip(), way.remote, bytes);
+    }
+
+    fn send_on_one(&self, socket: &Socket, from: IpAddr, to: SocketAddr, bytes: &[u8]) {
         let src_ip = (!from.is_unspecified() && from.is_ipv4() == to.is_ipv4()).then_some(from);
         let transmit =
             Transmit { destination: to, ecn: None, contents: bytes, segment_size: None, src_ip };
@@ -116,8 +183,8 @@ impl Mux {
         }
     }
 
-    fn send_on(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(socket) = self.socket(transmit.destination.ip()) else { return Ok(()) };
+    fn send_on(&self, socket: Option<&Socket>, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some(socket) = socket else { return Ok(()) };
         match socket.io.try_send(transmit) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 socket.full.store(true, Ordering::Release);
@@ -150,7 +217,8 @@ impl Mux {
                 src_ip: (!local.is_unspecified()).then_some(local),
             };
             // With part of the batch gone, trying again would double it: the rest counts as lost.
-            if self.send_on(&wrapped).is_err() {
+            let socket = self.socket(wrapped.destination.ip());
+            if self.send_on(socket.map(|s| &**s), &wrapped).is_err() {
                 break;
             }
         }
@@ -255,10 +323,7 @@ impl Mux {
     /// A peer's datagram that a relay's task found in something else than a channel.
     pub(super) fn inject(&self, relay: &Relay, peer: SocketAddr, datagram: &[u8]) {
         self.relayed_in(&self.routes.read(), relay, peer, datagram);
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        self.wake_reader();
     }
 
     fn spill(&self, id: Id, datagram: Vec<u8>) {
@@ -308,7 +373,7 @@ impl Mux {
 
 impl AsyncUdpSocket for Mux {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Poller { mux: self, waits: Mutex::default() })
+        Box::pin(Poller::new(self))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -319,12 +384,13 @@ impl AsyncUdpSocket for Mux {
         let table = self.routes.read();
         match table.route(id) {
             Some(Route::Direct(way)) => {
-                let local = way.local.ip();
-                self.send_on(&Transmit {
+                let (local, socket) = (way.local.ip(), self.socket_of(*way));
+                let transmit = Transmit {
                     destination: way.remote,
                     src_ip: (!local.is_unspecified()).then_some(local),
                     ..transmit.clone()
-                })
+                };
+                self.send_on(socket.as_deref(), &transmit)
             }
             Some(Route::Relayed(relay, peer)) => {
                 let (relay, peer) = (Arc::clone(relay), *peer);
@@ -342,19 +408,23 @@ impl AsyncUdpSocket for Mux {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        let own = self.own();
         for _ in 0..ROUNDS {
             let spilt = self.unspill(bufs, meta);
             if spilt > 0 {
                 return Poll::Ready(Ok(spilt));
             }
-            // In turns, so that one busy socket does not silence the other.
-            let v6_first = self.v6_first.fetch_xor(true, Ordering::Relaxed);
-            let (one, other) = match v6_first {
-                true => (&self.v6, &self.v4),
-                false => (&self.v4, &self.v6),
-            };
+            // In turns, so that one busy socket does not silence the others.
+            let all = 2 + own.len();
+            let first = self.turn.fetch_add(1, Ordering::Relaxed) % all;
             let mut any = false;
-            for socket in [one, other].into_iter().flatten() {
+            for n in 0..all {
+                let socket = match (first + n) % all {
+                    0 => self.v4.as_ref(),
+                    1 => self.v6.as_ref(),
+                    n => own.get(n - 2).map(|(_, socket)| socket),
+                };
+                let Some(socket) = socket else { continue };
                 match self.receive(socket, cx, bufs, meta) {
                     Poll::Ready(0) => any = true,
                     Poll::Ready(filled) => return Poll::Ready(Ok(filled)),
@@ -383,44 +453,5 @@ impl AsyncUdpSocket for Mux {
 
     fn may_fragment(&self) -> bool {
         self.sockets().any(|s| s.io.may_fragment())
-    }
-}
-
-type Wait = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
-
-/// Waits until all full sockets have room again. Which of them a connection wants changes with its
-/// route; they are seldom full, and not for long.
-struct Poller {
-    mux: Arc<Mux>,
-    waits: Mutex<[Option<Wait>; 2]>,
-}
-
-impl fmt::Debug for Poller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Poller")
-    }
-}
-
-impl UdpPoller for Poller {
-    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let waits = this.waits.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut pending = false;
-        for (socket, wait) in [&this.mux.v4, &this.mux.v6].into_iter().zip(waits) {
-            let Some(socket) = socket else { continue };
-            if wait.is_none() && socket.full.load(Ordering::Acquire) {
-                let io = Arc::clone(&socket.io);
-                *wait = Some(Box::pin(async move { io.writable().await }));
-            }
-            if let Some(waiting) = wait {
-                if waiting.as_mut().poll(cx).is_pending() {
-                    pending = true;
-                } else {
-                    *wait = None;
-                    socket.full.store(false, Ordering::Release);
-                }
-            }
-        }
-        if pending { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }

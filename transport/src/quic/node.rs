@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use meshwire_signaling::Hash;
-use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::AbortHandle;
+use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
 
 use super::QuicError;
 use super::attempt::{Attempt, Command, Dial};
 use super::gather::{Gathered, Wanted, gather};
+use super::guess::Guesses;
 use super::interfaces::Interfaces;
 use super::mux::Mux;
 use super::portmap;
@@ -24,11 +25,8 @@ use super::routes::Id;
 use super::tls::Identity;
 use super::turn::{self, TurnServer};
 use crate::net::{Datagram, Net, random};
+use crate::queue;
 
-/// A silent connection is dead after this (design section 6: liveness within 15 s).
-const IDLE: Duration = Duration::from_secs(15);
-/// Often enough that two lost packets do not end an idle connection.
-const KEEPALIVE: Duration = Duration::from_secs(5);
 /// What a round trip is taken for before it is measured. quinn's 333 ms make a lost first packet cost
 /// a second; on the paths that this is for, ICE has just seen an answer within much less.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -40,7 +38,10 @@ const WINDOW: u32 = 4 << 20;
 /// Bytes of datagrams that wait: they are empty, and say that there is a new way.
 const NUDGE: usize = 64;
 /// Streams that a peer may have open: one is used, and what comes on others lies unread in the window.
-const STREAMS: u32 = 8;
+const STREAMS: u32 = 4;
+
+/// How long giving back what others hold may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a node's QUIC is set up.
 #[derive(Clone, Debug)]
@@ -84,11 +85,14 @@ pub(super) struct Shared {
     pub(super) relayed_only: bool,
     pub(super) wanted: Arc<Wanted>,
     pub(super) endpoint: Endpoint,
+    pub(super) guesses: Arc<Guesses>,
+    /// The owner has chosen the port: no others are opened.
+    pub(super) one_port: bool,
     room: Arc<Semaphore>,
     most: usize,
     last_id: AtomicU64,
     known: watch::Receiver<Gathered>,
-    attempts: Mutex<HashMap<Id, mpsc::WeakSender<Command>>>,
+    attempts: Mutex<HashMap<Id, queue::WeakSender<Command>>>,
 }
 
 impl Shared {
@@ -105,7 +109,7 @@ impl Shared {
         self.known.clone()
     }
 
-    pub(super) fn register(&self, id: Id, commands: mpsc::WeakSender<Command>) {
+    pub(super) fn register(&self, id: Id, commands: queue::WeakSender<Command>) {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).insert(id, commands);
     }
 
@@ -113,18 +117,23 @@ impl Shared {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    fn commands(&self, id: Id) -> Option<mpsc::Sender<Command>> {
+    fn commands(&self, id: Id) -> Option<queue::Sender<Command>> {
         let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         attempts.get(&id)?.upgrade()
     }
 }
+
+/// Tells who keeps an allocation of new credentials, and who that is.
+type Keeping = (watch::Sender<TurnServer>, JoinHandle<()>);
 
 /// The node's QUIC; see the module's documentation. Dropping it ends everything.
 pub struct QuicNode {
     shared: Arc<Shared>,
     stun: watch::Sender<Vec<SocketAddr>>,
     known: Arc<watch::Sender<Gathered>>,
-    relays: Mutex<HashMap<SocketAddr, (watch::Sender<TurnServer>, AbortHandle)>>,
+    relays: Mutex<HashMap<SocketAddr, Keeping>>,
+    /// Keeps a port of the router.
+    forwarding: Mutex<Option<JoinHandle<()>>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -142,6 +151,10 @@ impl Drop for QuicNode {
         }
         for (_, task) in self.relays.get_mut().unwrap_or_else(PoisonError::into_inner).values() {
             task.abort();
+        }
+        let forwarding = self.forwarding.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(forwarding) = forwarding {
+            forwarding.abort();
         }
     }
 }
@@ -170,6 +183,8 @@ impl QuicNode {
             relayed_only: config.relayed_only,
             wanted: Arc::clone(&wanted),
             endpoint: endpoint.clone(),
+            guesses: Arc::default(),
+            one_port: config.port != 0,
             room: Arc::new(Semaphore::new(config.max_attempts)),
             most: config.max_attempts,
             last_id: AtomicU64::new(0),
@@ -192,10 +207,27 @@ impl QuicNode {
             Arc::clone(&known),
         );
         let accepting = accept(endpoint, Arc::downgrade(&shared));
-        let mut tasks =
+        let tasks =
             vec![tokio::spawn(gathering).abort_handle(), tokio::spawn(accepting).abort_handle()];
-        tasks.extend(forwarding.map(|forwarding| tokio::spawn(forwarding).abort_handle()));
-        Ok(Self { shared, stun, known, relays: Mutex::default(), tasks })
+        let forwarding = Mutex::new(forwarding.map(tokio::spawn));
+        Ok(Self { shared, stun, known, relays: Mutex::default(), forwarding, tasks })
+    }
+
+    /// Gives back what others hold for this node, as far as they hear of it in [`FAREWELL`]: allocations
+    /// of TURN servers, and the router's port. No attempts are to begin afterwards.
+    pub async fn close(&self) {
+        self.shared.wanted.close();
+        let mut ending: Vec<JoinHandle<()>> = Vec::new();
+        {
+            let mut relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+            ending.extend(relays.drain().map(|(_, (_, task))| task));
+            ending.extend(self.forwarding.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        let aborts: Vec<AbortHandle> = ending.iter().map(JoinHandle::abort_handle).collect();
+        let _ = timeout(FAREWELL, join_all(ending)).await;
+        for task in aborts {
+            task.abort();
+        }
     }
 
     /// SHA-256 of the SPKI of this node's key.
@@ -243,7 +275,7 @@ impl QuicNode {
             let (credentials, current) = watch::channel(server);
             let (mux, wanted) = (Arc::downgrade(&self.shared.mux), &self.shared.wanted);
             let keeping = turn::keep(mux, current, Arc::clone(wanted), Arc::clone(&self.known));
-            relays.insert(addr, (credentials, tokio::spawn(keeping).abort_handle()));
+            relays.insert(addr, (credentials, tokio::spawn(keeping)));
         }
     }
 
@@ -305,8 +337,8 @@ fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .initial_rtt(INITIAL_RTT)
-        .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
-        .keep_alive_interval(Some(KEEPALIVE))
+        // Its attempt keeps a connection alive, and ends one whose peer is not heard any more.
+        .max_idle_timeout(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(WINDOW))
         .send_window(u64::from(WINDOW))

@@ -17,6 +17,8 @@
 //! At most [`REQUESTS_PER_ROUND`] packets go to it in a round, and rounds are a minute apart, whatever
 //! it answers. What does not fit our question to the bit (nonce, port, protocol) is ignored.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod igd;
 mod keep;
 #[cfg(test)]

@@ -9,10 +9,9 @@ use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tokio::sync::mpsc;
-
 use super::ice::Way;
 use super::turn::Relay;
+use crate::queue;
 
 /// fd6d:6573:6877::/64, unique-local and never on a wire.
 const PREFIX: u64 = 0xfd6d_6573_6877_0000;
@@ -63,7 +62,7 @@ pub(super) enum Route {
 
 #[derive(Debug)]
 struct Peer {
-    stun: mpsc::Sender<Stun>,
+    stun: queue::Sender<Stun>,
     ufrag: Vec<u8>,
     route: Option<Route>,
     sources: Vec<SocketAddr>,
@@ -80,7 +79,7 @@ pub(super) struct Table {
     sources: HashMap<SocketAddr, Vec<Id>>,
     ufrags: HashMap<Vec<u8>, Id>,
     ids: HashMap<Vec<u8>, Id>,
-    transactions: HashMap<[u8; 12], mpsc::Sender<Stun>>,
+    transactions: HashMap<[u8; 12], queue::Sender<Stun>>,
     relays: HashMap<SocketAddr, Arc<Relay>>,
 }
 
@@ -104,12 +103,12 @@ impl Table {
     }
 
     /// Whom a request with that user name is for.
-    pub(super) fn user(&self, ufrag: &[u8]) -> Option<&mpsc::Sender<Stun>> {
+    pub(super) fn user(&self, ufrag: &[u8]) -> Option<&queue::Sender<Stun>> {
         Some(&self.peers.get(self.ufrags.get(ufrag)?)?.stun)
     }
 
     /// Who asked, of an answer.
-    pub(super) fn asker(&self, transaction: &[u8; 12]) -> Option<&mpsc::Sender<Stun>> {
+    pub(super) fn asker(&self, transaction: &[u8; 12]) -> Option<&queue::Sender<Stun>> {
         self.transactions.get(transaction)
     }
 }
@@ -124,7 +123,7 @@ impl Routes {
     }
 
     /// A new attempt, which is told of STUN requests to its `ufrag`.
-    pub(super) fn add(&self, id: Id, ufrag: &str, stun: mpsc::Sender<Stun>) {
+    pub(super) fn add(&self, id: Id, ufrag: &str, stun: queue::Sender<Stun>) {
         let ufrag = ufrag.as_bytes().to_vec();
         let mut table = self.write();
         table.ufrags.insert(ufrag.clone(), id);
@@ -182,7 +181,7 @@ impl Routes {
     }
 
     /// The answer to this transaction is for `to`.
-    pub(super) fn expect(&self, transaction: [u8; 12], to: &mpsc::Sender<Stun>) {
+    pub(super) fn expect(&self, transaction: [u8; 12], to: &queue::Sender<Stun>) {
         self.write().transactions.insert(transaction, to.clone());
     }
 

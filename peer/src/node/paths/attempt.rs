@@ -12,7 +12,7 @@ use meshwire_signaling::{AttemptId, Hash, PublicKey};
 use meshwire_transport::direct::{Attempt, Begin, DirectPath, Signal, Stage};
 use meshwire_transport::link::LinkError;
 use meshwire_transport::net::random;
-use tokio::sync::mpsc;
+use meshwire_transport::queue;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::super::mesh::Mesh;
@@ -22,7 +22,7 @@ use crate::path::{Cause, Event, PathMode};
 /// A try that runs. Dropping it ends it.
 pub(super) struct Running {
     pub(super) id: Id,
-    hear: mpsc::Sender<(P2pKind, Blob)>,
+    hear: queue::Sender<(P2pKind, Blob)>,
     words: Arc<Words>,
     task: Option<AbortHandle>,
     /// A connection that came up and has not been promoted yet.
@@ -181,7 +181,7 @@ fn unsaid(error: &LinkError) -> Cause {
     }
 }
 
-async fn run(mesh: Arc<Mesh>, words: Arc<Words>, mut signals: mpsc::Receiver<Signal>) {
+async fn run(mesh: Arc<Mesh>, words: Arc<Words>, mut signals: queue::Receiver<Signal>) {
     let attempt = words.id;
     let over = |cause, detail| Event::Failed { attempt, cause, detail };
     while let Some(signal) = signals.recv().await {
@@ -196,6 +196,7 @@ async fn run(mesh: Arc<Mesh>, words: Arc<Words>, mut signals: mpsc::Receiver<Sig
                 Err(e) => tracing::debug!(error = %e, "a candidate did not leave"),
             },
             Signal::Connected(path) => mesh.path_connected(&words.peer, attempt, path),
+            Signal::Stayed { detail } => mesh.path_event(&words.peer, Event::Stayed { detail }),
             Signal::Failed { stage, detail } => {
                 let cause = match stage {
                     Stage::Pairs => Cause::NoPair,

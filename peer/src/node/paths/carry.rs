@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use meshwire_signaling::PublicKey;
-use meshwire_transport::direct::PathInfo;
+use meshwire_transport::direct::{PathInfo, Reach};
 use meshwire_transport::link::{CLOSED, LinkEvent, MessageLink};
-use tokio::sync::{mpsc, watch};
+use meshwire_transport::queue;
+use tokio::sync::watch;
 
 use super::super::mesh::Mesh;
 use crate::node::inbound::{self, Source};
@@ -16,11 +17,27 @@ use crate::path::{Cause, Event};
 const BATCH: usize = 64;
 
 /// Looks after the relay whenever the path falls silent, for ever: what has befallen the one may have
-/// befallen the other, and then nobody would hear of us for a minute.
-pub(super) async fn watch(mesh: Arc<Mesh>, mut info: watch::Receiver<PathInfo>) {
-    while info.wait_for(|info| info.silent).await.is_ok() {
-        mesh.link.doubt();
-        if info.wait_for(|info| !info.silent).await.is_err() {
+/// befallen the other, and then nobody would hear of us for a minute. Tells when the path goes through a
+/// TURN server or no longer.
+pub(super) async fn watch(
+    mesh: Arc<Mesh>,
+    peer: PublicKey,
+    id: AttemptId,
+    mut info: watch::Receiver<PathInfo>,
+) {
+    let mut relayed = info.borrow().reach == Reach::Relayed;
+    let mut silent = false;
+    loop {
+        let now = info.borrow_and_update().clone();
+        if now.silent && !silent {
+            mesh.link.doubt();
+        }
+        silent = now.silent;
+        if !silent && relayed != (now.reach == Reach::Relayed) {
+            relayed = !relayed;
+            mesh.path_moved(&peer, id, &now);
+        }
+        if info.changed().await.is_err() {
             break;
         }
     }
@@ -33,15 +50,15 @@ pub(super) async fn run(
     peer: PublicKey,
     id: AttemptId,
     link: Arc<dyn MessageLink>,
-    mut events: mpsc::Receiver<LinkEvent>,
+    mut events: queue::Receiver<LinkEvent>,
 ) {
     let source = Source::Direct { peer, link: link.as_ref() };
-    let mut batch = Vec::with_capacity(BATCH);
     let mut cause = Cause::Silent;
-    while events.recv_many(&mut batch, BATCH).await > 0 {
+    while let Some(first) = events.recv().await {
         let mut envelopes = Vec::new();
         let mut receipts = Vec::new();
-        for event in batch.drain(..) {
+        let more = std::iter::from_fn(|| events.try_recv());
+        for event in std::iter::once(first).chain(more).take(BATCH) {
             match event {
                 LinkEvent::Envelope(inbound) => envelopes.push(*inbound),
                 LinkEvent::Receipt { from, id, receipt } => receipts.push((from, id, receipt)),
@@ -54,9 +71,14 @@ pub(super) async fn run(
         if !envelopes.is_empty() || !receipts.is_empty() {
             mesh.path_event(&peer, Event::Traffic);
         }
-        inbound::accept(&mesh, &source, envelopes).await;
-        inbound::confirm(&mesh, &source, receipts).await;
+        // Boxed: this task waits most of the time, and there are thousands of its kind.
+        if !envelopes.is_empty() {
+            Box::pin(inbound::accept(&mesh, &source, envelopes)).await;
+        }
+        if !receipts.is_empty() {
+            Box::pin(inbound::confirm(&mesh, &source, receipts)).await;
+        }
     }
     mesh.path_ended(&peer, id, cause);
-    mesh.resend(&peer).await;
+    Box::pin(mesh.resend(&peer)).await;
 }

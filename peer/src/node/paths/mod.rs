@@ -10,8 +10,11 @@
 //! A pair is a peer member's node and ours; sessions ride it. All state is behind one lock, which is
 //! never held across an await.
 
+mod act;
+mod agenda;
 mod attempt;
 mod carry;
+mod choose;
 mod hear;
 mod report;
 mod run;
@@ -23,36 +26,27 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
-use meshwire_signaling::envelope::Channel;
-use meshwire_signaling::frame::feature;
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::p2p::Attempts;
-use meshwire_signaling::{Hash, PublicKey, Target};
-use meshwire_transport::direct::{Adapter, DirectPath, PathInfo, Reach};
+use meshwire_signaling::{Hash, PublicKey};
+use meshwire_transport::direct::{Adapter, PathInfo, Reach};
 use meshwire_transport::link::{LinkError, MessageLink};
 use meshwire_transport::net::random;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
+use self::agenda::Agenda;
 use self::attempt::Running;
-use super::events::Event;
 use super::mesh::Mesh;
-use crate::path::hedge::{MessageKey, patience};
+use crate::path::hedge::MessageKey;
 use crate::path::machine::{AttemptId, Now};
-use crate::path::select::{Direct, Recipient};
-use crate::path::{
-    Action, Cause, Event as Happened, Facts, Hedger, Machine, PathMode, Tally, Via, select_path,
-};
-use crate::store::OutboxMeta;
+use crate::path::{Event, Hedger, Machine, PathMode, Tally};
 
 /// Pairs that are remembered; beyond them the idle ones are forgotten.
 const MAX_PAIRS: usize = 4_096;
 /// Attempts of all peers whose steps are remembered.
 const MAX_ATTEMPTS: usize = 4_096;
-/// How long a path that was replaced may still bring acks, at most.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// How long all paths together may take to end.
 const FAREWELLS: Duration = Duration::from_secs(3);
 
@@ -79,6 +73,7 @@ struct Pair {
 
 struct State {
     pairs: HashMap<PublicKey, Pair>,
+    agenda: Agenda,
     heard: Attempts,
     tasks: JoinSet<()>,
     tally: Arc<Tally>,
@@ -138,6 +133,7 @@ impl Paths {
         let tally = Arc::<Tally>::default();
         let state = State {
             pairs: HashMap::new(),
+            agenda: Agenda::default(),
             heard: Attempts::new(MAX_ATTEMPTS),
             tasks: JoinSet::new(),
             tally: Arc::clone(&tally),
@@ -188,14 +184,13 @@ impl Paths {
             return;
         }
         let (now, rtt) = (Instant::now(), pair.rtt());
-        let before = pair.hedger.deadline(rtt);
         match taken {
             false => pair.hedger.handed(now, message),
             true => pair.hedger.taken(now, message),
         }
-        let after = pair.hedger.deadline(rtt);
+        let late = pair.hedger.deadline(rtt);
         // One that comes later is found when the earlier one has come.
-        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+        if late.is_some_and(|late| state.agenda.also(*peer, late)) {
             self.changed.notify_one();
         }
     }
@@ -236,15 +231,18 @@ impl Paths {
         live.is_some_and(|live| Arc::ptr_eq(&live.link, link))
     }
 
-    /// When a pair wants something; late messages only with a relay that could take them.
-    fn deadline(&self, relay: bool) -> Option<Instant> {
-        let state = self.lock();
-        let due = |pair: &Pair| {
-            let live = pair.live.as_ref().filter(|_| relay);
-            let hedge = live.and_then(|l| pair.hedger.deadline(l.rtt()));
-            [pair.machine.deadline(), hedge].into_iter().flatten().min()
-        };
-        state.pairs.values().filter_map(due).min()
+    /// When a pair wants something.
+    fn deadline(&self) -> Option<Instant> {
+        self.lock().agenda.first()
+    }
+
+    /// The relay has come or gone: late messages are due only with one that could take them.
+    fn replan(&self, relay: bool) {
+        let mut state = self.lock();
+        let peers: Vec<PublicKey> = state.pairs.keys().copied().collect();
+        for peer in peers {
+            state.plan(&peer, relay);
+        }
     }
 
     /// Ends everything; the paths say so.
@@ -252,6 +250,7 @@ impl Paths {
         let (links, mut tasks) = {
             let mut state = self.lock();
             state.closed = true;
+            state.agenda = Agenda::default();
             let links: Vec<_> =
                 state.pairs.drain().filter_map(|(_, p)| p.live.map(|l| l.link)).collect();
             (links, std::mem::take(&mut state.tasks))
@@ -314,6 +313,16 @@ impl State {
         self.tasks.spawn(task);
     }
 
+    /// Notes when a pair wants something next; late messages only with a relay that could take them.
+    fn plan(&mut self, peer: &PublicKey, relay: bool) {
+        let due = self.pairs.get(peer).and_then(|pair| {
+            let live = pair.live.as_ref().filter(|_| relay);
+            let late = live.and_then(|live| pair.hedger.deadline(live.rtt()));
+            [pair.machine.deadline(), late].into_iter().flatten().min()
+        });
+        self.agenda.enter(*peer, due);
+    }
+
     fn pair(&mut self, me: &PublicKey, peer: &PublicKey) -> Option<&mut Pair> {
         if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(peer) {
             self.pairs.retain(|_, pair| !pair.machine.is_idle());
@@ -327,85 +336,16 @@ impl State {
 }
 
 impl Mesh {
-    /// What carries a message now; seeks a direct path where that is worth it.
-    pub(super) fn carrier(self: &Arc<Self>, meta: &OutboxMeta) -> Carrier {
-        let peer = match meta.target {
-            Target::Member { key } => key,
-            Target::Session { .. } | Target::Service { .. } => match meta.member {
-                Some(member) => member,
-                None => return self.relay_or_none(),
-            },
-            _ => return self.relay_or_none(),
-        };
-        if peer == self.row.self_key || self.paths.adapter.is_none() {
-            return self.relay_or_none();
-        }
-        let mut state = self.paths.lock();
-        let Some(pair) = state.pair(&self.row.self_key, &peer) else {
-            return self.relay_or_none();
-        };
-        if pair.relay.contains(&(meta.author, meta.id)) && self.relay_up() {
-            return Carrier::Relay { avoidable: true };
-        }
-        let choice = select_path(&self.facts(&peer, pair.machine.direct()));
-        if choice.negotiate {
-            let todo = pair.machine.handle(self.moment(), Happened::Wanted);
-            self.act(&mut state, &peer, todo);
-        } else if choice.via == Via::Direct {
-            let todo = pair.machine.handle(self.moment(), Happened::Traffic);
-            debug_assert!(todo.is_empty());
-        } else if pair.machine.direct() == Direct::BackingOff {
-            let todo = pair.machine.handle(self.moment(), Happened::Wanted);
-            debug_assert!(todo.is_empty());
-        }
-        match choice.via {
-            Via::Direct => match state.pairs.get(&peer).and_then(|p| p.live.as_ref()) {
-                Some(live) => Carrier::Direct(DirectCarrier {
-                    link: live.link.clone(),
-                    alive: live.alive.subscribe(),
-                }),
-                None => self.relay_or_none(),
-            },
-            Via::Relay => Carrier::Relay { avoidable: choice.why.is_avoidable() },
-            Via::Wait => Carrier::None,
-        }
-    }
-
-    fn relay_or_none(&self) -> Carrier {
-        if self.relay_up() { Carrier::Relay { avoidable: false } } else { Carrier::None }
-    }
-
-    /// Whether the relay takes messages now.
-    pub(super) fn relay_up(&self) -> bool {
-        self.is_up() && self.link.is_up()
-    }
-
-    fn facts(&self, peer: &PublicKey, direct: Direct) -> Facts {
-        let recipient = match self.peer_view(peer) {
-            None => Recipient::Unknown,
-            Some(view) if view.online => Recipient::Online { direct: true },
-            Some(_) => Recipient::Offline,
-        };
-        Facts {
-            channel: Channel::Dm,
-            mode: self.paths.mode,
-            ours: self.paths.adapter.is_some() && self.broker_has(feature::P2P) != Some(false),
-            recipient,
-            direct,
-            relay: self.relay_up(),
-        }
-    }
-
     fn moment(&self) -> Now {
         let fresh = random(self.services.net.as_ref());
         Now { at: Instant::now(), unix: self.now(), fresh }
     }
 
     /// Something happened to the pair with `peer`.
-    pub(super) fn path_event(self: &Arc<Self>, peer: &PublicKey, event: Happened) {
+    pub(super) fn path_event(self: &Arc<Self>, peer: &PublicKey, event: Event) {
         let mut state = self.paths.lock();
         let Some(pair) = state.pair(&self.row.self_key, peer) else { return };
-        let quiet = matches!(event, Happened::Traffic);
+        let quiet = matches!(event, Event::Traffic);
         let todo = pair.machine.handle(self.moment(), event);
         // Nothing is due earlier because something came.
         if !quiet || !todo.is_empty() {
@@ -417,12 +357,12 @@ impl Mesh {
     pub(super) fn peer_back(self: &Arc<Self>, peer: &PublicKey) {
         let mut state = self.paths.lock();
         let Some(pair) = state.pairs.get_mut(peer) else { return };
-        let todo = pair.machine.handle(self.moment(), Happened::PeerBack);
+        let todo = pair.machine.handle(self.moment(), Event::PeerBack);
         self.act(&mut state, peer, todo);
     }
 
     /// The same to all pairs that are remembered.
-    pub(super) fn path_event_all(self: &Arc<Self>, event: &Happened) {
+    pub(super) fn path_event_all(self: &Arc<Self>, event: &Event) {
         let mut state = self.paths.lock();
         let peers: Vec<_> = state.pairs.keys().copied().collect();
         for peer in peers {
@@ -440,107 +380,9 @@ impl Mesh {
         for peer in peers {
             let Some(pair) = state.pairs.get_mut(&peer) else { continue };
             let silent = pair.live.as_ref().is_some_and(|live| live.info.borrow().silent);
-            let event = if silent { Happened::NetworkChanged } else { Happened::RelayUp };
+            let event = if silent { Event::NetworkChanged } else { Event::RelayUp };
             let todo = pair.machine.handle(self.moment(), event);
             self.act(&mut state, &peer, todo);
-        }
-    }
-
-    /// Does what a machine wants.
-    fn act(self: &Arc<Self>, state: &mut State, peer: &PublicKey, todo: Vec<Action>) {
-        for action in todo {
-            let Some(pair) = state.pairs.get_mut(peer) else { return };
-            match action {
-                Action::Offer(id) => {
-                    pair.running = attempt::start(self, &mut state.tasks, peer, id, None);
-                }
-                Action::Answer(id) => {
-                    let offer = pair.offered.take();
-                    pair.running = attempt::start(self, &mut state.tasks, peer, id, offer);
-                }
-                Action::Abandon { attempt, cause, tell } => {
-                    let Some(running) = pair.running.take_if(|r| r.id == attempt) else { continue };
-                    if tell {
-                        state.spawn(running.bye(self.clone(), *peer, cause));
-                    }
-                }
-                Action::Promote(id) => self.promote(state, peer, id),
-                Action::Close(cause) => {
-                    if let Some(live) = pair.live.take() {
-                        pair.hedger.begin();
-                        self.tell_path(peer, None, Some(cause));
-                        let mesh = self.clone();
-                        let peer = *peer;
-                        state.spawn(async move { live.end(&mesh, &peer).await });
-                    }
-                }
-            }
-        }
-        self.paths.changed.notify_one();
-    }
-
-    /// Messages go over this try's connection from now on.
-    fn promote(self: &Arc<Self>, state: &mut State, peer: &PublicKey, id: AttemptId) {
-        let Some(pair) = state.pairs.get_mut(peer) else { return };
-        let Some(running) = pair.running.take_if(|r| r.id == id) else { return };
-        let Some((DirectPath { link, events, info }, talk)) = running.into_path() else { return };
-        self.tell_path(peer, Some(&info.borrow()), None);
-        let (alive, _) = watch::channel(());
-        let grace = pair.live.as_ref().map_or(GRACE, |old| patience(old.rtt()).min(GRACE));
-        let watching = carry::watch(self.clone(), info.clone());
-        let old = pair.live.replace(Live { talk, link: link.clone(), info, alive });
-        pair.hedger.begin();
-        pair.relay.clear();
-        let carrying = carry::run(self.clone(), *peer, id, link, events);
-        state.spawn(async move {
-            tokio::select! {
-                biased;
-                () = carrying => {}
-                () = watching => {}
-            }
-        });
-        if let Some(old) = old {
-            let (mesh, peer) = (self.clone(), *peer);
-            state.spawn(async move {
-                tokio::time::sleep(grace).await;
-                old.end(&mesh, &peer).await;
-            });
-        }
-        let (mesh, peer) = (self.clone(), *peer);
-        state.spawn(async move { mesh.hasten(&peer).await });
-        self.wake.notify_one();
-    }
-
-    fn tell_path(&self, peer: &PublicKey, info: Option<&PathInfo>, cause: Option<Cause>) {
-        tracing::info!(
-            target: "meshwire::events::path",
-            mesh = %self.id().short(), peer = %peer.short(), up = info.is_some(),
-            reach = info.map(|i| i.reach.as_str()), cause = cause.map(Cause::as_str)
-        );
-        if matches!(cause, Some(Cause::LateAcks | Cause::Silent)) {
-            // What has befallen it may have befallen the relay's connection, which is needed now.
-            self.link.doubt();
-        }
-        let reach = info.map(|i| i.reach);
-        self.services.tell(Event::Path { mesh: self.id(), peer: *peer, reach, cause });
-    }
-
-    /// What another path has put off goes by the new one now. The broker refuses mail for half a minute
-    /// once too much of it waits, and the recipient would hold back for that time what comes after it.
-    async fn hasten(&self, peer: &PublicKey) {
-        match self.store().hasten(&self.id(), peer, self.now()).await {
-            Ok(0) => {}
-            Ok(_) => self.wake.notify_one(),
-            Err(e) => tracing::error!(error = %e, "what waits cannot be sent any sooner"),
-        }
-    }
-
-    /// What a direct path took and nobody acked goes out again, over whatever is up.
-    pub(super) async fn resend(&self, peer: &PublicKey) {
-        match self.store().unsend(&self.id(), Some(peer)).await {
-            Ok(0) => {}
-            Ok(_) => self.wake.notify_one(),
-            Err(e) => tracing::error!(error = %e, "what a direct path lost cannot be sent again"),
         }
     }
 }

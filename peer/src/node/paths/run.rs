@@ -7,13 +7,14 @@ use futures_util::future::BoxFuture;
 use meshwire_signaling::frame::feature;
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::{Hash, PublicKey};
-use meshwire_transport::direct::DirectPath;
+use meshwire_transport::direct::{DirectPath, PathInfo, Reach};
 use meshwire_transport::link::{LinkError, MessageLink};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::super::drain::{Authored, apply};
 use super::super::mesh::Mesh;
 use super::Live;
+use crate::core::outbox::LATE;
 use crate::path::hedge::MessageKey;
 use crate::path::machine::AttemptId;
 use crate::path::{Cause, Event};
@@ -23,8 +24,6 @@ use crate::store::{Step, StepTo};
 const EARLY: Duration = Duration::from_secs(60);
 /// How long to wait after the broker could not say which servers there are.
 const AGAIN: Duration = Duration::from_secs(30);
-/// Why a message went back to be sent over the relay as well.
-const LATE: &str = "late_ack";
 
 /// Runs until it is dropped.
 pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
@@ -32,6 +31,7 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
     let mut network = adapter.network();
     let mut up = mesh.watch_link();
     let mut was_up = mesh.is_up();
+    let mut relay = mesh.relay_up();
     let mut servers_at = was_up.then(Instant::now);
     // Asked beside everything else: a broker that takes its time holds nobody up.
     let mut asking: Option<BoxFuture<'static, Option<Duration>>> = None;
@@ -40,7 +40,11 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
             servers_at = None;
             asking = Some(servers(mesh.clone()).boxed());
         }
-        let deadline = mesh.paths.deadline(mesh.relay_up());
+        if relay != mesh.relay_up() {
+            relay = !relay;
+            mesh.paths.replan(relay);
+        }
+        let deadline = mesh.paths.deadline();
         let due = async {
             match [deadline, servers_at].into_iter().flatten().min() {
                 Some(at) => sleep_until(at).await,
@@ -103,15 +107,14 @@ async fn servers(mesh: Arc<Mesh>) -> Option<Duration> {
     }
 }
 
-/// Does what is due for every pair.
+/// Does what is due.
 async fn tick(mesh: &Arc<Mesh>) {
     let now = Instant::now();
     let mut steps: Vec<Authored> = Vec::new();
     let relay = mesh.relay_up();
     {
         let mut state = mesh.paths.lock();
-        let peers: Vec<PublicKey> = state.pairs.keys().copied().collect();
-        for peer in peers {
+        for peer in state.agenda.due(now) {
             let Some(pair) = state.pairs.get_mut(&peer) else { continue };
             let mut todo = Vec::new();
             if pair.machine.deadline().is_some_and(|at| at <= now) {
@@ -129,9 +132,10 @@ async fn tick(mesh: &Arc<Mesh>) {
                     todo.extend(pair.machine.handle(mesh.moment(), Event::Demote));
                 }
             }
-            // Acting wakes this task again: with nothing to do it would never sleep.
-            if !todo.is_empty() {
-                mesh.act(&mut state, &peer, todo);
+            match todo.is_empty() {
+                true => state.plan(&peer, relay),
+                // Acting wakes this task again: with nothing to do it would never sleep.
+                false => mesh.act(&mut state, &peer, todo),
             }
         }
     }
@@ -141,6 +145,13 @@ async fn tick(mesh: &Arc<Mesh>) {
         }
         mesh.wake.notify_one();
     }
+}
+
+/// What kind of path it is, for people.
+fn in_words(info: &PathInfo) -> String {
+    let PathInfo { reach, local, remote, .. } = info;
+    let how = if *reach == Reach::Guessed { ", a port of a router was guessed" } else { "" };
+    format!("{reach} {local} to {remote}{how}")
 }
 
 impl Mesh {
@@ -172,12 +183,21 @@ impl Mesh {
         let mut state = self.paths.lock();
         let Some(pair) = state.pairs.get_mut(peer) else { return };
         let Some(running) = pair.running.as_mut().filter(|r| r.id == attempt) else { return };
-        let detail = {
-            let info = path.info.borrow();
-            format!("{} {} to {}", info.reach, info.local, info.remote)
-        };
+        let detail = in_words(&path.info.borrow());
         running.connected(path);
         let todo = pair.machine.handle(self.moment(), Event::Connected { attempt, detail });
+        self.act(&mut state, peer, todo);
+    }
+
+    /// A path that is up goes another way now.
+    pub(super) fn path_moved(self: &Arc<Self>, peer: &PublicKey, id: AttemptId, info: &PathInfo) {
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        if pair.live.as_ref().is_none_or(|live| live.talk.id != id) {
+            return;
+        }
+        let todo = pair.machine.handle(self.moment(), Event::Moved { detail: in_words(info) });
+        self.tell_path(peer, Some(info), None);
         self.act(&mut state, peer, todo);
     }
 

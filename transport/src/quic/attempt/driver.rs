@@ -1,6 +1,10 @@
 //! The task behind an attempt.
 
-use std::collections::{BTreeMap, VecDeque};
+mod gathering;
+mod handshake;
+mod upkeep;
+
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +12,21 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use meshwire_signaling::Hash;
-use quinn::{ClientConfig, Connecting, ServerConfig, VarInt};
-use tokio::sync::{mpsc, watch};
+use quinn::{Connecting, VarInt};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::rhythm::{DEAD, Due, Rhythm};
 use super::{AttemptEvent, Command, Dial, Registered, Role};
-use crate::quic::candidates::{
-    Candidate, CandidateKind, MAX_REFLEXIVE, MAX_RELAYED, host_candidates,
-};
-use crate::quic::conn::{Pair, PairKind, QuicConn};
+use crate::queue;
+use crate::quic::candidates::{Candidate, CandidateKind};
+use crate::quic::conn::{Pair, PairKind, Stir};
 use crate::quic::demux;
-use crate::quic::gather::{Gathered, Reflexive};
-use crate::quic::ice::{Agent, Credentials, Way};
+use crate::quic::gather::Gathered;
+use crate::quic::guess::{End, Guessing, Hit, Travel};
+use crate::quic::ice::{Agent, Credentials, Message, Way};
 use crate::quic::node::Shared;
 use crate::quic::routes::{Id, Route, Stun};
-use crate::quic::tls::SERVER_NAME;
 use crate::quic::{Description, QuicError};
 
 /// Checks whose answers are waited for. At one per 5 ms and 200 ms between repetitions this is two
@@ -35,6 +39,10 @@ const EARLY: usize = 20;
 /// How long a closed connection's packets still find their way (three times a slow path's timeout,
 /// RFC 9000 section 10.2).
 const LINGER: Duration = Duration::from_secs(1);
+/// How often a connection's watchers look at its numbers while something is said.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a connection through a server does not rest while there are ports to guess.
+const GUESSES: Duration = Duration::from_secs(60);
 /// STUN messages that wait for the attempt.
 const STUN: usize = 64;
 
@@ -43,9 +51,9 @@ pub(super) struct Driver {
     dial: Dial,
     agent: Agent,
     known: watch::Receiver<Gathered>,
-    commands: mpsc::Receiver<Command>,
-    events: mpsc::Sender<AttemptEvent>,
-    stun: (mpsc::Sender<Stun>, mpsc::Receiver<Stun>),
+    commands: queue::Receiver<Command>,
+    events: queue::Sender<AttemptEvent>,
+    stun: (queue::Sender<Stun>, queue::Receiver<Stun>),
     peer: Option<Hash>,
     early: Vec<Candidate>,
     outstanding: VecDeque<[u8; 12]>,
@@ -54,6 +62,17 @@ pub(super) struct Driver {
     pair: watch::Sender<Option<Pair>>,
     handshakes: FuturesUnordered<Connecting>,
     connection: Option<quinn::Connection>,
+    rhythm: Rhythm,
+    stir: Arc<Stir>,
+    /// When the connection's watchers were told to look last.
+    looked: Instant,
+    /// How many of QUIC's datagrams had come when the peer fell silent or this number changed, and when
+    /// that was.
+    received: (u64, Instant),
+    since: Instant,
+    guessing: Option<Box<Guessing>>,
+    /// The address of the socket of our own, if a port was guessed.
+    own: Option<SocketAddr>,
     /// Somebody may still command.
     held: bool,
 }
@@ -65,9 +84,13 @@ impl Driver {
         dial: Dial,
         agent: Agent,
         known: watch::Receiver<Gathered>,
-        commands: mpsc::Receiver<Command>,
-        events: mpsc::Sender<AttemptEvent>,
+        commands: queue::Receiver<Command>,
+        events: queue::Sender<AttemptEvent>,
     ) -> Self {
+        let hides = shared.relayed_only || dial.relayed_only;
+        let guess = dial.guess.filter(|_| !hides && !dial.loopback);
+        let rhythm = Rhythm::new(now(), dial.role == Role::Controlling);
+        let since = Instant::now();
         Self {
             registered: Registered { shared: Arc::clone(shared), id },
             dial,
@@ -75,7 +98,7 @@ impl Driver {
             known,
             commands,
             events,
-            stun: mpsc::channel(STUN),
+            stun: queue::channel(STUN),
             peer: None,
             early: Vec::new(),
             outstanding: VecDeque::new(),
@@ -84,6 +107,13 @@ impl Driver {
             pair: watch::Sender::new(None),
             handshakes: FuturesUnordered::new(),
             connection: None,
+            rhythm,
+            stir: Arc::default(),
+            looked: since,
+            received: (0, since),
+            since,
+            guessing: guess.map(|peer| Box::new(Guessing::new(peer))),
+            own: None,
             held: true,
         }
     }
@@ -93,13 +123,13 @@ impl Driver {
     }
 
     /// Makes the attempt known to those who deliver to it.
-    pub(super) fn register(&self, ufrag: &str, commands: &mpsc::Sender<Command>) {
+    pub(super) fn register(&self, ufrag: &str, commands: &queue::Sender<Command>) {
         let id = self.registered.id;
         self.shared().mux.routes.add(id, ufrag, self.stun.0.clone());
         self.shared().register(id, commands.downgrade());
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let deadline = Instant::now() + self.dial.timeout;
         match Box::pin(self.drive(deadline)).await {
             // The way stays open for the farewell, and for repeating it.
@@ -137,6 +167,7 @@ impl Driver {
                 Some(stun) = self.stun.1.recv() => self.hear(&stun),
                 changed = self.known.changed() => match changed {
                     Ok(()) => {
+                        self.disturb(false);
                         for candidate in self.regather() {
                             let _ = self.events.try_send(AttemptEvent::Candidate(candidate));
                         }
@@ -144,7 +175,12 @@ impl Driver {
                     Err(_) => return Err(QuicError::Closed),
                 },
                 Some(done) = self.handshakes.next() => self.shaken(done).await?,
+                end = Guessing::over(&mut self.guessing) => match end {
+                    End::Hit(hit) => self.adopt(hit),
+                    End::Missed => drop(self.events.try_send(AttemptEvent::Missed)),
+                },
                 () = closed => return Ok(()),
+                () = self.stir.stirred() => self.disturb(false),
                 () = sleep_until(wake) => {}
             }
         }
@@ -154,10 +190,16 @@ impl Driver {
         match command {
             Command::Remote(peer) if self.peer.is_none() => self.set_remote(peer),
             Command::Candidate(candidate) if self.peer.is_some() => {
+                self.disturb(false);
                 let _ = self.agent.add_remote(&candidate);
             }
             Command::Candidate(candidate) if self.early.len() < EARLY => {
                 self.early.push(candidate);
+            }
+            Command::Ports(ports) => {
+                if let Some(guessing) = &mut self.guessing {
+                    guessing.hear(ports);
+                }
             }
             Command::Incoming(incoming) => self.accept(*incoming)?,
             Command::Remote(_) | Command::Candidate(_) | Command::Abort => {}
@@ -178,36 +220,84 @@ impl Driver {
         let mut way = stun.way;
         if way.local.ip().is_unspecified() {
             let hosts = self.agent.locals(CandidateKind::Host);
-            let Some(host) = hosts.into_iter().find(|h| h.is_ipv4() == way.local.is_ipv4()) else {
-                return;
-            };
+            let same =
+                |h: &SocketAddr| h.is_ipv4() == way.local.is_ipv4() && h.port() == way.local.port();
+            let Some(host) = hosts.into_iter().find(same) else { return };
             way.local = host;
         }
         if self.agent.handle(now(), way, &stun.bytes) {
+            let guessing = self.guessing.as_ref();
+            if guessing.is_some_and(|guessing| guessing.expects(way.remote.ip()))
+                && self.agent.kinds(way).0 == Some(CandidateKind::Host)
+            {
+                self.agent.note_guessed(way.remote);
+            }
             self.shared().mux.routes.add_source(self.registered.id, way.remote);
+            self.answered(&stun.bytes);
+            match self.way == Some(way) {
+                true => self.rhythm.heard(now()),
+                // A peer that rests is heard on one way alone.
+                false => self.disturb(false),
+            }
+        }
+    }
+
+    /// A port was guessed: the socket behind it is ours from now on, and the peer's check is the first of
+    /// a new pair.
+    fn adopt(&mut self, hit: Hit) {
+        let Hit { socket, way, bytes } = hit;
+        if self.shared().mux.adopt(self.registered.id, socket).is_err() {
+            return;
+        }
+        if let Some(old) = self.own.replace(way.local) {
+            self.agent.remove_local(old);
+        }
+        self.agent.note_guessed(way.local);
+        let _ = self.agent.add_local(CandidateKind::Host, way.local, way.local, 0);
+        self.hear(&Stun { way, bytes });
+    }
+
+    /// Guesses ports if that is due.
+    fn guess(&mut self) {
+        let travel = match *self.pair.borrow() {
+            Some(pair) if self.connection.is_some() && !pair.silent => match pair.is_direct() {
+                true => Travel::Direct,
+                false => Travel::Relayed,
+            },
+            _ => Travel::Not,
+        };
+        let shared = &self.registered.shared;
+        let Some(guessing) = &mut self.guessing else { return };
+        if let Some(ports) = guessing.look(travel, &self.agent, shared) {
+            let _ = self.events.try_send(AttemptEvent::Ports(ports));
         }
     }
 
     /// Lets the agent do what is due, and says when to come again.
     fn settle(&mut self) -> Result<Instant, QuicError> {
+        match self.rhythm.due(now()) {
+            Due::Nothing => {}
+            Due::Pulse => {
+                if let Some(pulse) = self.agent.pulse() {
+                    self.say(&pulse);
+                }
+            }
+            Due::Doubt => self.disturb(true),
+        }
         // Without the peer's password there is nothing to check, and requests wait.
-        if self.peer.is_some() && self.agent.poll_timeout(now()) <= now() {
+        let checks = self.peer.is_some() && !self.rhythm.is_resting();
+        if checks && self.agent.poll_timeout(now()) <= now() {
             self.agent.handle_timeout(now());
         }
         while let Some(message) = self.agent.poll_transmit() {
-            if demux::is_request(&message.bytes)
-                && let Some(transaction) = demux::transaction(&message.bytes)
-            {
-                self.shared().mux.routes.expect(transaction, &self.stun.0);
-                self.outstanding.push_back(transaction);
-                if self.outstanding.len() > OUTSTANDING {
-                    let oldest = self.outstanding.pop_front();
-                    self.shared().mux.routes.forget(&oldest);
-                }
-            }
-            self.send(message.way, &message.bytes);
+            self.say(&message);
         }
         self.reroute();
+        self.guess();
+        self.rest();
+        if let Some(connection) = self.connection.clone().filter(|_| self.is_dead()) {
+            connection.close(VarInt::from_u32(0), b"silent");
+        }
         if self.dial.role == Role::Controlling
             && self.connection.is_none()
             && self.handshakes.is_empty()
@@ -219,7 +309,28 @@ impl Driver {
         if self.peer.is_none() {
             return Ok(Instant::now() + self.dial.timeout);
         }
-        Ok(Instant::from_std(self.agent.poll_timeout(now())))
+        let wake = match self.rhythm.is_resting() {
+            true => self.rhythm.deadline(),
+            false => self.agent.poll_timeout(now()),
+        };
+        let dead = self.agent.last_heard().filter(|_| self.silent).map(|at| at + DEAD);
+        let wake = dead.filter(|at| *at > now()).map_or(wake, |at| wake.min(at));
+        Ok(Instant::from_std(wake))
+    }
+
+    /// Sends what the agent says, and sees to it that the answer finds its way here.
+    fn say(&mut self, message: &Message) {
+        if demux::is_request(&message.bytes)
+            && let Some(transaction) = demux::transaction(&message.bytes)
+        {
+            self.shared().mux.routes.expect(transaction, &self.stun.0);
+            self.outstanding.push_back(transaction);
+            if self.outstanding.len() > OUTSTANDING {
+                let oldest = self.outstanding.pop_front();
+                self.shared().mux.routes.forget(&oldest);
+            }
+        }
+        self.send(message.way, &message.bytes);
     }
 
     fn send(&self, way: Way, bytes: &[u8]) {
@@ -230,7 +341,7 @@ impl Driver {
                     mux.send(relay.local().ip(), relay.server(), &wrapped);
                 }
             }
-            Some(Route::Direct(way)) => mux.send(way.local.ip(), way.remote, bytes),
+            Some(Route::Direct(way)) => mux.send_by(way, bytes),
             None => {}
         }
     }
@@ -264,12 +375,17 @@ impl Driver {
         }
         // A candidate that comes late may explain an address that is in use already.
         let pair = way.map(|way| self.describe(way));
-        self.pair.send_if_modified(|old| std::mem::replace(old, pair) != pair);
-        if self.connection.is_some() && silent {
-            self.shared().wanted.silence.notify_one();
+        let look = !self.rhythm.is_resting() && self.looked.elapsed() >= LOOK;
+        if look {
+            self.looked = Instant::now();
+        }
+        self.pair.send_if_modified(|old| std::mem::replace(old, pair) != pair || look);
+        if let Some(connection) = self.connection.as_ref().filter(|_| silent) {
             if !was_silent {
+                self.received = (connection.stats().udp_rx.datagrams, self.received.1);
                 self.shared().wanted.doubt();
             }
+            self.shared().wanted.silence.notify_one();
         }
     }
 
@@ -278,107 +394,12 @@ impl Driver {
             (Some(CandidateKind::Relayed), _) | (_, Some(CandidateKind::Relayed)) => {
                 PairKind::Relayed
             }
+            _ if self.agent.is_guessed(way) => PairKind::Guessed,
             (_, Some(CandidateKind::Host)) => PairKind::Host,
             (_, Some(CandidateKind::Mapped | CandidateKind::Reflexive)) => PairKind::Reflexive,
             (_, None) => PairKind::PeerReflexive,
         };
         Pair { local: way.local, remote: way.remote, kind, silent: self.silent }
-    }
-
-    /// Brings the agent's own candidates up to date; says which ones are new.
-    pub(super) fn regather(&mut self) -> Vec<Candidate> {
-        let known = self.known.borrow_and_update().clone();
-        let mux = &self.registered.shared.mux;
-        let mut wanted: BTreeMap<SocketAddr, (CandidateKind, SocketAddr, u16)> = BTreeMap::new();
-        let mut want = |kind, addr, base, rank: usize| {
-            let rank = u16::try_from(rank).unwrap_or(u16::MAX);
-            wanted.entry(addr).or_insert((kind, base, rank));
-        };
-        if !self.registered.shared.relayed_only && !self.dial.relayed_only {
-            let hosts = host_candidates(&known.interfaces, self.dial.loopback);
-            for (rank, ip) in hosts.iter().enumerate() {
-                if let Some(port) = mux.port(*ip) {
-                    let addr = SocketAddr::new(*ip, port);
-                    want(CandidateKind::Host, addr, addr, rank);
-                }
-            }
-            let offered = |r: &&Reflexive| hosts.contains(&r.base.ip());
-            if let Some(mapped) = known.mapped.as_ref().filter(offered) {
-                want(CandidateKind::Mapped, mapped.addr, mapped.base, 0);
-            }
-            let reflexive = known.reflexive.iter().filter(offered).take(MAX_REFLEXIVE);
-            for (rank, r) in reflexive.enumerate() {
-                want(CandidateKind::Reflexive, r.addr, r.base, rank);
-            }
-        }
-        for (rank, relay) in known.relays.iter().take(MAX_RELAYED).enumerate() {
-            if let Some(relayed) = relay.relayed() {
-                want(CandidateKind::Relayed, relayed, relay.local(), rank);
-            }
-        }
-        let kinds = [
-            CandidateKind::Host,
-            CandidateKind::Mapped,
-            CandidateKind::Reflexive,
-            CandidateKind::Relayed,
-        ];
-        let have: Vec<SocketAddr> = kinds.into_iter().flat_map(|k| self.agent.locals(k)).collect();
-        for gone in have.into_iter().filter(|addr| !wanted.contains_key(addr)) {
-            self.agent.remove_local(gone);
-        }
-        let mut new: Vec<Candidate> = wanted
-            .into_iter()
-            .filter_map(|(addr, (kind, base, rank))| self.agent.add_local(kind, addr, base, rank))
-            .collect();
-        new.sort_by_key(|c| std::cmp::Reverse(c.priority));
-        new
-    }
-
-    fn connect(&mut self) -> Result<(), QuicError> {
-        let Some(peer) = self.peer else { return Ok(()) };
-        let shared = self.shared();
-        let mut config = ClientConfig::new(shared.identity.client(peer)?);
-        config.transport_config(Arc::clone(&shared.transport));
-        let to = self.registered.id.address();
-        let connecting = shared.endpoint.connect_with(config, to, SERVER_NAME)?;
-        self.handshakes.push(connecting);
-        Ok(())
-    }
-
-    fn accept(&mut self, incoming: quinn::Incoming) -> Result<(), QuicError> {
-        let expected = self.dial.role == Role::Controlled && self.connection.is_none();
-        let Some(peer) = self.peer.filter(|_| expected && self.handshakes.len() < HANDSHAKES)
-        else {
-            incoming.ignore();
-            return Ok(());
-        };
-        let mut config = ServerConfig::with_crypto(self.shared().identity.server(peer)?);
-        config.transport_config(Arc::clone(&self.shared().transport));
-        config.migration(false);
-        if let Ok(connecting) = incoming.accept_with(Arc::new(config)) {
-            self.handshakes.push(connecting);
-        }
-        Ok(())
-    }
-
-    async fn shaken(
-        &mut self,
-        done: Result<quinn::Connection, quinn::ConnectionError>,
-    ) -> Result<(), QuicError> {
-        let connection = match done {
-            Ok(connection) => connection,
-            Err(e) if self.dial.role == Role::Controlling => return Err(e.into()),
-            // Somebody else's, perhaps: the peer's may still come.
-            Err(_) => return Ok(()),
-        };
-        let Some(peer) = self.peer.filter(|_| self.connection.is_none()) else { return Ok(()) };
-        self.handshakes.clear();
-        self.connection = Some(connection.clone());
-        let conn = QuicConn::new(connection, peer, self.pair.subscribe());
-        if self.events.send(AttemptEvent::Connected(conn)).await.is_err() {
-            return Err(QuicError::Aborted);
-        }
-        Ok(())
     }
 }
 

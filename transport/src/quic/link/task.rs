@@ -8,7 +8,7 @@ use std::time::Duration;
 use meshwire_signaling::Envelope;
 use meshwire_signaling::frame::MessageState;
 use quinn::SendStream;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::wire::{Broken, Bye, Frame, Reader, ReceiptFrame, Taken, kind, put};
@@ -16,6 +16,8 @@ use super::{Ends, FAREWELL, State};
 
 use crate::link::{CLOSED, Handed, Inbound, LinkError, LinkEvent};
 use crate::net::Net;
+use crate::queue;
+use crate::quic::conn::Stir;
 
 /// Most bytes of frames in one write.
 const BATCH: usize = 64 << 10;
@@ -61,9 +63,10 @@ impl Both {
 
 pub(super) struct Reading {
     both: Arc<Both>,
+    stir: Arc<Stir>,
     net: Arc<dyn Net>,
     ends: Ends,
-    events: mpsc::Sender<LinkEvent>,
+    events: queue::Sender<LinkEvent>,
     resolved: u64,
 }
 
@@ -77,7 +80,8 @@ pub(super) fn halves(
     ends: Ends,
     state: &Arc<watch::Sender<State>>,
     window: &Arc<Semaphore>,
-    events: mpsc::Sender<LinkEvent>,
+    events: queue::Sender<LinkEvent>,
+    stir: &Arc<Stir>,
 ) -> (Reading, Writing) {
     let both = Arc::new(Both {
         state: Arc::clone(state),
@@ -86,7 +90,8 @@ pub(super) fn halves(
         taken: AtomicU64::new(0),
         more_taken: Notify::new(),
     });
-    let reading = Reading { both: Arc::clone(&both), net, ends, events, resolved: 0 };
+    let stir = Arc::clone(stir);
+    let reading = Reading { both: Arc::clone(&both), stir, net, ends, events, resolved: 0 };
     (reading, Writing { both, told: 0 })
 }
 
@@ -116,6 +121,7 @@ impl Reading {
     /// Reads until the end; says why that was.
     async fn read(&mut self, reader: &mut Reader) -> Result<String, Option<Broken>> {
         while let Some(frame) = reader.next().await.map_err(Some)? {
+            self.stir.stir();
             match frame {
                 Frame::Envelope(envelope) => self.envelope(*envelope).await.ok_or(None)?,
                 Frame::Taken(n) => self.taken(n).map_err(Some)?,
@@ -157,7 +163,7 @@ impl Reading {
 }
 
 impl Writing {
-    pub(super) async fn run(mut self, mut stream: SendStream, mut queue: mpsc::Receiver<Out>) {
+    pub(super) async fn run(mut self, mut stream: SendStream, mut queue: queue::Receiver<Out>) {
         let both = Arc::clone(&self.both);
         let mut state = both.state.subscribe();
         tokio::select! {
@@ -170,7 +176,7 @@ impl Writing {
         both.fall();
     }
 
-    async fn write(&mut self, stream: &mut SendStream, queue: &mut mpsc::Receiver<Out>) {
+    async fn write(&mut self, stream: &mut SendStream, queue: &mut queue::Receiver<Out>) {
         let mut due: Option<Instant> = None;
         let mut bytes = Vec::new();
         loop {
@@ -180,7 +186,7 @@ impl Writing {
                 out = queue.recv() => {
                     last = self.put(&mut bytes, out);
                     while !last && bytes.len() < BATCH
-                        && let Ok(out) = queue.try_recv()
+                        && let Some(out) = queue.try_recv()
                     {
                         last = self.put(&mut bytes, Some(out));
                     }

@@ -110,6 +110,24 @@ pub(super) fn take(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Broken> {
     Ok(Some((frame, 4 + length)))
 }
 
+/// For fuzzers: every frame in `bytes`, which is written as it was read.
+pub(in super::super) fn fuzz(mut bytes: &[u8]) {
+    while let Ok(Some((frame, length))) = take(bytes) {
+        assert!((5..=4 + MAX_FRAME).contains(&length) && length <= bytes.len(), "{length} bytes");
+        bytes = bytes.get(length..).unwrap_or_default();
+        let mut again = Vec::new();
+        match &frame {
+            Frame::Hello(hello) => put(&mut again, kind::HELLO, hello),
+            Frame::Envelope(envelope) => put(&mut again, kind::ENVELOPE, envelope),
+            Frame::Taken(n) => put(&mut again, kind::TAKEN, &Taken { n: *n }),
+            Frame::Receipt(receipt) => put(&mut again, kind::RECEIPT, receipt),
+            Frame::Bye(reason) => put(&mut again, kind::BYE, &Bye { reason: reason.clone() }),
+            Frame::Unknown => continue,
+        }
+        assert_eq!(take(&again), Ok(Some((frame, again.len()))));
+    }
+}
+
 fn body_of<T: DeserializeOwned>(body: &[u8]) -> Result<T, Broken> {
     from_msgpack(body).map_err(|e| format!("malformed frame: {e}"))
 }

@@ -159,7 +159,7 @@ impl Line {
 }
 
 /// Keeps the port of the node's IPv4 socket mapped, from the first attempt on that leaves this machine,
-/// until the node is gone.
+/// until the node is gone; if it is closed, the mapping is given back.
 pub(in crate::quic) async fn keep(
     net: Arc<dyn Net>,
     interfaces: Arc<dyn Interfaces>,
@@ -167,7 +167,11 @@ pub(in crate::quic) async fn keep(
     wanted: Arc<Wanted>,
     known: Arc<watch::Sender<Gathered>>,
 ) {
-    wanted.beyond().await;
+    tokio::select! {
+        biased;
+        () = wanted.closing() => return,
+        () = wanted.beyond() => {}
+    }
     let mut changes = wanted.changes.subscribe();
     loop {
         changes.mark_unchanged();
@@ -179,6 +183,10 @@ pub(in crate::quic) async fn keep(
             loop {
                 tokio::select! {
                     () = line.step() => {}
+                    () = wanted.closing() => {
+                        publish(&known, None);
+                        return line.release().await;
+                    }
                     changed = changes.changed() => {
                         if changed.is_err() { return }
                         break;
@@ -190,6 +198,10 @@ pub(in crate::quic) async fn keep(
                 }
                 tokio::select! {
                     () = line.upnp() => {}
+                    () = wanted.closing() => {
+                        publish(&known, None);
+                        return line.release().await;
+                    }
                     changed = changes.changed() => {
                         if changed.is_err() { return }
                         break;
@@ -199,8 +211,12 @@ pub(in crate::quic) async fn keep(
                 publish(&known, mapped);
             }
             publish(&known, None);
-        } else if changes.changed().await.is_err() {
-            return;
+        } else {
+            tokio::select! {
+                biased;
+                () = wanted.closing() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
         }
     }
 }
