@@ -15,9 +15,9 @@ async fn udp_comes_and_goes(town: &mut Town) {
         .flood(async |town| {
             town.direct().await;
             sleep(2 * SECOND).await;
-            for _ in 0..3 {
+            for outage in [4, 20, 12] {
                 town.udp(false);
-                sleep(4 * SECOND).await;
+                sleep(outage * SECOND).await;
                 town.udp(true);
                 town.direct_again().await;
                 sleep(SECOND).await;
@@ -44,9 +44,9 @@ fn only_what_the_homes_send_each_other_is_lost() {
             .flood(async |town| {
                 town.direct().await;
                 sleep(2 * SECOND).await;
-                for _ in 0..3 {
+                for outage in [4, 20, 12] {
                     town.apart(true);
-                    sleep(4 * SECOND).await;
+                    sleep(outage * SECOND).await;
                     town.apart(false);
                     town.direct_again().await;
                     sleep(SECOND).await;

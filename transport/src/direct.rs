@@ -88,6 +88,8 @@ pub struct Begin {
     pub offers: bool,
     /// Relayed candidates alone: the peer learns no address of ours.
     pub hide: bool,
+    /// One through a relay is no use: there is such a path already. Of whoever has the lower key.
+    pub better: bool,
     /// Whether both reach the broker over loopback: only then are loopback addresses offered and taken.
     pub loopback: bool,
 }

@@ -14,6 +14,8 @@
 //! - Make before break: while a try runs beside a path that is up, the path stays; once the new one is
 //!   connected it takes over, and the old one ends.
 //! - A path is an hour old at most: the lower key renews it at 55 minutes, at 60 either side ends it.
+//! - A path through a TURN server is better than none, and no reason to rest: the lower key seeks one without,
+//!   as if there were none, while messages go over it.
 //! - Back-off: see [`super::backoff`]. Tries are made as long as somebody wants the path ([`WANTED`]).
 //!
 //! Drive contract: [`Machine::handle`] with what happened, [`Machine::handle`] with [`Event::Tick`] when
@@ -57,6 +59,8 @@ struct Try {
     id: AttemptId,
     since: Instant,
     ours: bool,
+    /// Whether it is for a better path than the one that is up.
+    seeks: bool,
     answered: bool,
     until: Instant,
 }
@@ -68,6 +72,10 @@ struct Path {
     steady: Instant,
     traffic: Instant,
     renew: Instant,
+    /// Since when it goes through a TURN server, or through none.
+    moved: Instant,
+    /// When one that goes through none is sought beside it; never beside one that does so.
+    seek: Option<Instant>,
 }
 
 /// See the module's documentation.
@@ -138,7 +146,10 @@ impl Machine {
     pub fn deadline(&self) -> Option<Instant> {
         let path = self.path.map(|p| {
             let end = (p.traffic + IDLE).min(p.since + MAX_AGE);
-            if self.current.is_none() && self.lower { end.min(p.renew) } else { end }
+            match self.current.is_none() && self.lower {
+                true => p.seek.map_or(end, |seek| end.min(seek)).min(p.renew),
+                false => end,
+            }
         });
         let current = self.current.map(|t| t.until);
         let wait = if self.current.is_none() { self.wait } else { None };
@@ -168,15 +179,15 @@ impl Machine {
                     t.answered = true;
                 }
             }
-            Event::Connected { attempt, detail } => {
-                self.connected(now, attempt, &detail, &mut todo);
+            Event::Connected { attempt, relayed, detail } => {
+                self.connected(now, attempt, relayed, &detail, &mut todo);
             }
             Event::Failed { attempt, cause, detail } => {
                 if self.is_current(&attempt) {
                     self.fail(now, cause, &detail);
                 }
             }
-            Event::Moved { detail } => self.history.note(now.unix, What::Moved, &detail),
+            Event::Moved { relayed, detail } => self.moved(now, relayed, &detail, &mut todo),
             Event::Stayed { detail } => self.history.note(now.unix, What::Stayed, &detail),
             Event::Lost(cause) => self.lose(now, cause, &mut todo),
             Event::Demote => {
@@ -242,16 +253,53 @@ impl Machine {
         self.wanted.is_some_and(|at| now.at.saturating_duration_since(at) < WANTED)
     }
 
-    fn begin(&mut self, now: Now, id: AttemptId, ours: bool) {
+    fn begin(&mut self, now: Now, id: AttemptId, ours: bool, seeks: bool) {
         self.wait = None;
-        self.current = Some(Try { id, since: now.at, ours, answered: false, until: now.at + TRY });
+        let (since, until) = (now.at, now.at + TRY);
+        self.current = Some(Try { id, since, ours, seeks, answered: false, until });
         let what = if ours { What::Offered } else { What::Answered };
         self.history.note(now.unix, what, "");
     }
 
     fn offer(&mut self, now: Now, todo: &mut Vec<Action>) {
-        self.begin(now, now.fresh, true);
+        self.begin(now, now.fresh, true, false);
         todo.push(Action::Offer(now.fresh));
+    }
+
+    /// A path that goes through a TURN server is up: is it time to look for a better one?
+    fn seek(&mut self, now: Now, todo: &mut Vec<Action>) {
+        let wanted = self.is_wanted(now);
+        let Some(path) = &mut self.path else { return };
+        if path.seek.is_none_or(|at| now.at < at) {
+            return;
+        }
+        // Nobody misses it while nothing is said.
+        path.seek = (!wanted).then(|| now.at + WANTED);
+        if wanted {
+            self.begin(now, now.fresh, true, true);
+            todo.push(Action::Seek(now.fresh));
+        }
+    }
+
+    fn moved(&mut self, now: Now, relayed: bool, detail: &str, todo: &mut Vec<Action>) {
+        let Some(path) = &mut self.path else { return };
+        self.history.note(now.unix, What::Moved, detail);
+        let lasted = now.at.saturating_duration_since(path.moved);
+        (path.moved, path.seek) = (now.at, None);
+        if relayed {
+            self.backoff.lost(now.at, lasted);
+            self.seek_later(now);
+        } else if let Some(t) = self.current.take_if(|t| t.seeks) {
+            let (attempt, cause) = (t.id, Cause::Replaced);
+            todo.push(Action::Abandon { attempt, cause, tell: true });
+        }
+    }
+
+    fn seek_later(&mut self, now: Now) {
+        let at = now.at + self.backoff.wait(now.at, random(now));
+        if let Some(path) = &mut self.path {
+            path.seek = Some(at);
+        }
     }
 
     fn offered(&mut self, now: Now, id: AttemptId, todo: &mut Vec<Action>) {
@@ -268,7 +316,7 @@ impl Machine {
             let cause = if t.ours { Cause::Glare } else { Cause::Replaced };
             todo.push(Action::Abandon { attempt: t.id, cause, tell: false });
         }
-        self.begin(now, id, false);
+        self.begin(now, id, false, false);
         todo.push(Action::Answer(id));
     }
 
@@ -282,7 +330,14 @@ impl Machine {
         left > 0
     }
 
-    fn connected(&mut self, now: Now, attempt: AttemptId, detail: &str, todo: &mut Vec<Action>) {
+    fn connected(
+        &mut self,
+        now: Now,
+        attempt: AttemptId,
+        relayed: bool,
+        detail: &str,
+        todo: &mut Vec<Action>,
+    ) {
         if !self.is_current(&attempt) {
             todo.push(Action::Abandon { attempt, cause: Cause::Replaced, tell: false });
             return;
@@ -292,18 +347,36 @@ impl Machine {
         if self.path.is_some() {
             self.history.note(now.unix, What::Down(Cause::Replaced), "");
         }
-        self.path = Some(Path { since: now.at, steady, traffic: now.at, renew: now.at + RENEW });
+        self.path = Some(Path {
+            since: now.at,
+            steady,
+            traffic: now.at,
+            renew: now.at + RENEW,
+            moved: now.at,
+            seek: None,
+        });
         self.history.note(now.unix, What::Up, detail);
+        if relayed {
+            self.backoff.failed();
+            self.seek_later(now);
+        }
         todo.push(Action::Promote(attempt));
     }
 
     fn fail(&mut self, now: Now, cause: Cause, detail: &str) {
-        self.current = None;
-        self.history.note(now.unix, What::Failed(cause), detail);
+        let sought = self.current.take().is_some_and(|t| t.seeks);
         if let Some(path) = &mut self.path {
-            path.renew = now.at + RENEW_AGAIN;
+            if sought {
+                self.history.note(now.unix, What::Stayed, cause.words());
+                self.backoff.failed();
+                self.seek_later(now);
+            } else {
+                self.history.note(now.unix, What::Failed(cause), detail);
+                path.renew = now.at + RENEW_AGAIN;
+            }
             return;
         }
+        self.history.note(now.unix, What::Failed(cause), detail);
         if cause.is_failure() {
             self.backoff.failed();
         }
@@ -312,8 +385,7 @@ impl Machine {
 
     /// No path, no try: when is the next one due?
     fn put_off(&mut self, now: Now) {
-        let random = u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| now.fresh[i]));
-        let wait = self.backoff.wait(now.at, random);
+        let wait = self.backoff.wait(now.at, random(now));
         self.wait = (!wait.is_zero()).then(|| now.at + wait);
     }
 
@@ -354,8 +426,11 @@ impl Machine {
             if let Some(cause) = cause {
                 todo.push(Action::Close(cause));
                 self.lose(now, cause, todo);
-            } else if self.lower && self.current.is_none() && path.renew <= now.at {
-                self.offer(now, todo);
+            } else if self.lower && self.current.is_none() {
+                match path.renew <= now.at {
+                    true => self.offer(now, todo),
+                    false => self.seek(now, todo),
+                }
             }
         }
         if self.current.is_none() && self.wait.is_some_and(|at| at <= now.at) {
@@ -365,6 +440,11 @@ impl Machine {
             }
         }
     }
+}
+
+/// A try's name is random as a whole.
+fn random(now: Now) -> u64 {
+    u64::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| now.fresh[i]))
 }
 
 #[cfg(test)]

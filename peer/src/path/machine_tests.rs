@@ -49,7 +49,7 @@ impl Player {
     }
 
     fn connects(&mut self, attempt: AttemptId) {
-        let done = self.does(Event::Connected { attempt, detail: "host".into() });
+        let done = self.does(Event::Connected { attempt, relayed: false, detail: "host".into() });
         assert_eq!(done, [Action::Promote(attempt)]);
     }
 
@@ -125,7 +125,8 @@ async fn a_later_offer_of_the_peer_replaces_its_earlier_one() {
     assert_eq!(p.does(Event::Offer([50; 16])), [], "the same again is nothing");
     let replaced = Action::Abandon { attempt: [50; 16], cause: Cause::Replaced, tell: false };
     assert_eq!(p.does(Event::Offer([51; 16])), [replaced, Action::Answer([51; 16])]);
-    let late = p.does(Event::Connected { attempt: [50; 16], detail: String::new() });
+    let late =
+        p.does(Event::Connected { attempt: [50; 16], relayed: false, detail: String::new() });
     assert!(matches!(late[..], [Action::Abandon { .. }]), "too late: {late:?}");
 }
 
@@ -149,6 +150,87 @@ async fn five_quiet_minutes_end_a_path_and_traffic_keeps_it() {
     assert_eq!(p.waits(IDLE), [Action::Close(Cause::Idle)]);
     assert!(p.machine.is_idle(), "nobody seeks it before it is wanted");
     p.offers(Event::Wanted);
+}
+
+/// With a path through a TURN server, on which something is said every second.
+struct Detour(Player);
+
+impl Detour {
+    /// Lets time pass and says what is to be done, at the latest then.
+    fn talks(&mut self, at_most: Duration) -> (Duration, Vec<Action>) {
+        let begin = self.0.at;
+        while self.0.at < begin + at_most {
+            self.0.at += Duration::from_secs(1);
+            assert_eq!(self.0.does(Event::Traffic), []);
+            let done = self.0.does(Event::Tick);
+            if !done.is_empty() {
+                return (self.0.at - begin, done);
+            }
+        }
+        (at_most, vec![])
+    }
+}
+
+fn moves(p: &mut Player, relayed: bool) -> Vec<Action> {
+    p.does(Event::Moved { relayed, detail: String::new() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_better_path_than_a_detour_is_sought_while_it_is_used() {
+    let (mut a, mut b) = (Detour(Player::up(A, B)), Detour(Player::up(B, A)));
+    a.0.at += Duration::from_secs(60);
+    b.0.at = a.0.at;
+    assert_eq!((moves(&mut a.0, true), moves(&mut b.0, true)), (vec![], vec![]));
+    assert_eq!(b.talks(RENEW / 2).1, [], "the higher key leaves it to the lower");
+    let mut waits = Vec::new();
+    for _ in 0..60 {
+        let (waited, done) = a.talks(MAX_AGE);
+        waits.push(waited.as_secs());
+        let [Action::Seek(id)] = done[..] else { panic!("{done:?}") };
+        assert_eq!(a.0.machine.direct(), Direct::Up, "messages go by the detour meanwhile");
+        a.0.fails(id);
+    }
+    assert!(waits[..50].iter().all(|wait| *wait <= 4), "{waits:?}");
+    let (waited, _) = a.talks(RENEW);
+    assert!(waited <= Duration::from_secs(301), "{waited:?}");
+    // It is direct again by itself: the one that is sought is not needed.
+    let done = moves(&mut a.0, false);
+    assert!(matches!(done[..], [Action::Abandon { tell: true, .. }]), "{done:?}");
+    assert_eq!(a.talks(Duration::from_secs(600)).1, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_seeks_a_better_path_for_nothing() {
+    let mut a = Player::up(A, B);
+    assert_eq!(moves(&mut a, true), []);
+    a.at += WANTED;
+    let mut ticks = 0;
+    while a.at < a.start + IDLE {
+        assert_eq!(a.does(Event::Tick), []);
+        ticks += 1;
+        let next = a.machine.deadline().expect("a deadline");
+        assert!(next > a.at, "it would spin");
+        a.at = next;
+    }
+    assert!(ticks < 8, "{ticks}");
+    assert_eq!(a.does(Event::Tick), [Action::Close(Cause::Idle)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_begins_by_a_detour_seeks_as_after_a_failure() {
+    let mut a = Player::new(A, B);
+    let id = a.offers(Event::Wanted);
+    let up = Event::Connected { attempt: id, relayed: true, detail: "relayed".into() };
+    assert_eq!(a.does(up), [Action::Promote(id)]);
+    let mut a = Detour(a);
+    let mut before = 0;
+    for longest in [11, 21, 41, 81, 161, 301, 301] {
+        let (waited, done) = a.talks(MAX_AGE);
+        let [Action::Seek(id)] = done[..] else { panic!("{done:?}") };
+        assert!(waited.as_secs() <= longest && waited.as_secs() >= before / 2, "{waited:?}");
+        before = longest;
+        a.0.fails(id);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,7 +338,10 @@ fn events() -> impl Strategy<Value = Event> {
         2 => Just(Event::Traffic),
         2 => id.clone().prop_map(Event::Offer),
         2 => id.clone().prop_map(Event::Answer),
-        3 => id.clone().prop_map(|attempt| Event::Connected { attempt, detail: String::new() }),
+        3 => (id.clone(), any::<bool>()).prop_map(|(attempt, relayed)| {
+            Event::Connected { attempt, relayed, detail: String::new() }
+        }),
+        1 => any::<bool>().prop_map(|relayed| Event::Moved { relayed, detail: String::new() }),
         2 => id.prop_map(|attempt| {
             Event::Failed { attempt, cause: Cause::Handshake, detail: String::new() }
         }),
@@ -294,7 +379,7 @@ proptest! {
             if was_lost { up = false; }
             for action in done {
                 match action {
-                    Action::Offer(id) | Action::Answer(id) => {
+                    Action::Offer(id) | Action::Seek(id) | Action::Answer(id) => {
                         prop_assert_eq!(running, None);
                         running = Some(id);
                     }

@@ -200,14 +200,26 @@ impl VirtualNode {
         self.node()?.path(ask).await.map_err(|e| self.says(e))
     }
 
-    /// Waits until messages to a peer go directly.
+    /// Waits until messages to a peer go directly, if need be through a TURN server.
     ///
     /// # Errors
     /// [`WorldError`].
     pub async fn is_direct(&self, peer: &str) -> Result<DirectPath, WorldError> {
+        self.goes(peer, |_| true).await
+    }
+
+    /// Waits until messages to a peer go over a direct path that `fits`.
+    ///
+    /// # Errors
+    /// [`WorldError`].
+    pub async fn goes(
+        &self,
+        peer: &str,
+        fits: impl Fn(&DirectPath) -> bool,
+    ) -> Result<DirectPath, WorldError> {
         self.wait(async || {
             let report = self.path(peer).await?;
-            Ok(report.direct.filter(|_| report.via == Via::Direct))
+            Ok(report.direct.filter(|d| report.via == Via::Direct && fits(d)))
         })
         .await
     }

@@ -187,6 +187,7 @@ impl Talk {
         let mut dial = Dial::new(role);
         dial.loopback = self.begin.loopback;
         dial.relayed_only = self.begin.hide;
+        dial.direct_only = self.begin.better && controlling;
         dial.guess = Some(self.begin.peer);
         let mut attempt = self.node.dial(dial)?;
         let handle = attempt.handle();

@@ -49,6 +49,8 @@ pub struct Dial {
     pub loopback: bool,
     /// Offers relayed addresses alone, and sends from nowhere else.
     pub relayed_only: bool,
+    /// Goes through no TURN server, though one may be all there is. Only the controlling side can want that.
+    pub direct_only: bool,
     /// Who the peer is, if ports may be guessed to reach it directly where nothing else does: what that
     /// costs is bounded per peer.
     pub guess: Option<PublicKey>,
@@ -65,7 +67,14 @@ impl Dial {
     #[must_use]
     pub fn new(role: Role) -> Self {
         let timeout = Self::TIMEOUT;
-        Self { role, loopback: false, relayed_only: false, guess: None, timeout }
+        Self {
+            role,
+            loopback: false,
+            relayed_only: false,
+            direct_only: false,
+            guess: None,
+            timeout,
+        }
     }
 }
 

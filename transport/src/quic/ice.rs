@@ -448,7 +448,7 @@ impl Agent {
     }
 
     /// Whether a relay is on a way, or may be: nobody has said what its other end is.
-    fn is_doubtful(&self, way: Way) -> bool {
+    pub(super) fn is_doubtful(&self, way: Way) -> bool {
         let (local, remote) = self.kinds(way);
         [local, remote].contains(&Some(CandidateKind::Relayed)) || remote.is_none()
     }

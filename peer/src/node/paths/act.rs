@@ -24,11 +24,17 @@ impl Mesh {
             let Some(pair) = state.pairs.get_mut(peer) else { return };
             match action {
                 Action::Offer(id) => {
-                    pair.running = attempt::start(self, &mut state.tasks, peer, id, None);
+                    let offers = attempt::Way::Offer { better: false };
+                    pair.running = attempt::start(self, &mut state.tasks, peer, id, offers);
+                }
+                Action::Seek(id) => {
+                    let offers = attempt::Way::Offer { better: true };
+                    pair.running = attempt::start(self, &mut state.tasks, peer, id, offers);
                 }
                 Action::Answer(id) => {
-                    let offer = pair.offered.take();
-                    pair.running = attempt::start(self, &mut state.tasks, peer, id, offer);
+                    let Some((hash, content)) = pair.offered.take() else { continue };
+                    let answers = attempt::Way::Answer(hash, content);
+                    pair.running = attempt::start(self, &mut state.tasks, peer, id, answers);
                 }
                 Action::Abandon { attempt, cause, tell } => {
                     let Some(running) = pair.running.take_if(|r| r.id == attempt) else { continue };

@@ -49,21 +49,33 @@ impl Drop for Running {
     }
 }
 
-/// Starts a try; `offer` is the peer's, if we answer. None if this node makes no direct paths.
+/// How a try begins.
+pub(super) enum Way {
+    /// We offer.
+    Offer {
+        /// A path through a TURN server is no use: one is up.
+        better: bool,
+    },
+    /// We answer the peer's offer.
+    Answer(Hash, Blob),
+}
+
+/// Starts a try. None if this node makes no direct paths.
 pub(super) fn start(
     mesh: &Arc<Mesh>,
     tasks: &mut JoinSet<()>,
     peer: &PublicKey,
     id: Id,
-    offer: Option<(Hash, Blob)>,
+    way: Way,
 ) -> Option<Running> {
     let adapter = mesh.paths.adapter.as_ref()?;
     let begin = Begin {
         mesh: mesh.id(),
         me: mesh.row.self_key,
         peer: *peer,
-        offers: offer.is_none(),
+        offers: matches!(way, Way::Offer { .. }),
         hide: mesh.paths.mode() == PathMode::HideAddresses,
+        better: matches!(way, Way::Offer { better: true }),
         loopback: mesh.over_loopback(),
     };
     let Attempt { hear, signals } = adapter.begin(begin);
@@ -75,7 +87,7 @@ pub(super) fn start(
         seq: AtomicU64::new(0),
         last: Mutex::default(),
     };
-    if let Some((hash, content)) = offer {
+    if let Way::Answer(hash, content) = way {
         let _ = words.offer.set(hash);
         // A fresh attempt has room for one.
         let _ = hear.try_send((P2pKind::Offer, content));

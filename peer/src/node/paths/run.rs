@@ -17,7 +17,7 @@ use super::Live;
 use crate::core::outbox::LATE;
 use crate::path::hedge::MessageKey;
 use crate::path::machine::AttemptId;
-use crate::path::{Cause, Event};
+use crate::path::{Cause, Event, PathMode};
 use crate::store::{Step, StepTo};
 
 /// How long before their end credentials are fetched anew.
@@ -155,6 +155,12 @@ fn in_words(info: &PathInfo) -> String {
 }
 
 impl Mesh {
+    /// Whether a better path might be found: this one goes through a TURN server, and not because that is
+    /// what this node's owner wants.
+    fn is_detour(&self, info: &PathInfo) -> bool {
+        info.reach == Reach::Relayed && self.paths.mode() != PathMode::HideAddresses
+    }
+
     /// The peer offered.
     pub(super) fn path_offered(
         self: &Arc<Self>,
@@ -183,9 +189,11 @@ impl Mesh {
         let mut state = self.paths.lock();
         let Some(pair) = state.pairs.get_mut(peer) else { return };
         let Some(running) = pair.running.as_mut().filter(|r| r.id == attempt) else { return };
-        let detail = in_words(&path.info.borrow());
+        let (relayed, detail) =
+            (self.is_detour(&path.info.borrow()), in_words(&path.info.borrow()));
         running.connected(path);
-        let todo = pair.machine.handle(self.moment(), Event::Connected { attempt, detail });
+        let connected = Event::Connected { attempt, relayed, detail };
+        let todo = pair.machine.handle(self.moment(), connected);
         self.act(&mut state, peer, todo);
     }
 
@@ -196,7 +204,8 @@ impl Mesh {
         if pair.live.as_ref().is_none_or(|live| live.talk.id != id) {
             return;
         }
-        let todo = pair.machine.handle(self.moment(), Event::Moved { detail: in_words(info) });
+        let moved = Event::Moved { relayed: self.is_detour(info), detail: in_words(info) };
+        let todo = pair.machine.handle(self.moment(), moved);
         self.tell_path(peer, Some(info), None);
         self.act(&mut state, peer, todo);
     }

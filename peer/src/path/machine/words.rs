@@ -34,6 +34,8 @@ pub enum Event {
     Connected {
         /// Whose.
         attempt: AttemptId,
+        /// Whether it goes through a TURN server.
+        relayed: bool,
         /// What kind of path it is, in words.
         detail: String,
     },
@@ -48,6 +50,8 @@ pub enum Event {
     },
     /// The path that is up goes another way now: through a TURN server or no longer.
     Moved {
+        /// Whether it goes through a TURN server now.
+        relayed: bool,
         /// What kind of path it is, in words.
         detail: String,
     },
@@ -77,6 +81,8 @@ pub enum Event {
 pub enum Action {
     /// Gather candidates and offer.
     Offer(AttemptId),
+    /// The same for a path that goes through no TURN server: one that does is up.
+    Seek(AttemptId),
     /// Gather candidates and answer the peer's offer.
     Answer(AttemptId),
     /// Give a try up. With `tell`, say `bye`.

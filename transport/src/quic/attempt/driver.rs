@@ -168,9 +168,7 @@ impl Driver {
                 changed = self.known.changed() => match changed {
                     Ok(()) => {
                         self.disturb(false);
-                        for candidate in self.regather() {
-                            let _ = self.events.try_send(AttemptEvent::Candidate(candidate));
-                        }
+                        self.tell_new();
                     }
                     Err(_) => return Err(QuicError::Closed),
                 },
@@ -183,6 +181,13 @@ impl Driver {
                 () = self.stir.stirred() => self.disturb(false),
                 () = sleep_until(wake) => {}
             }
+        }
+    }
+
+    /// Tells the peer of addresses that are new.
+    fn tell_new(&mut self) {
+        for candidate in self.regather() {
+            let _ = self.events.try_send(AttemptEvent::Candidate(candidate));
         }
     }
 
@@ -302,7 +307,7 @@ impl Driver {
             && self.connection.is_none()
             && self.handshakes.is_empty()
             && self.agent.is_open()
-            && self.way.is_some()
+            && self.way.is_some_and(|way| !self.dial.direct_only || !self.agent.is_doubtful(way))
         {
             self.connect()?;
         }

@@ -39,7 +39,8 @@ impl Driver {
                 want(CandidateKind::Reflexive, r.addr, r.base, rank);
             }
         }
-        for (rank, relay) in known.relays.iter().take(MAX_RELAYED).enumerate() {
+        let relays = if self.dial.direct_only { 0 } else { MAX_RELAYED };
+        for (rank, relay) in known.relays.iter().take(relays).enumerate() {
             if let Some(relayed) = relay.relayed() {
                 want(CandidateKind::Relayed, relayed, relay.local(), rank);
             }

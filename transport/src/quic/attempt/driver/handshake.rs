@@ -59,6 +59,10 @@ impl Driver {
         if self.events.send(AttemptEvent::Connected(conn)).await.is_err() {
             return Err(QuicError::Aborted);
         }
+        if std::mem::take(&mut self.dial.direct_only) {
+            // From now on a relay is something to fall back to.
+            self.tell_new();
+        }
         Ok(())
     }
 }
