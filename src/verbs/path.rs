@@ -57,7 +57,7 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
 
 /// Whether people would call it another path: round trips vary all the time.
 fn differs(a: &PathReport, b: &PathReport) -> bool {
-    let ends = |r: &PathReport| r.direct.as_ref().map(|d| (d.reach, d.local, d.remote));
+    let ends = |r: &PathReport| r.direct.as_ref().map(|d| (d.reach, d.local, d.remote, d.silent));
     a.via != b.via || a.why != b.why || ends(a) != ends(b) || a.history != b.history
 }
 
@@ -84,10 +84,12 @@ fn now(report: &PathReport) -> String {
             Reach::Relayed => "through TURN".to_owned(),
             reach => format!("direct ({reach})"),
         };
-        return format!(
-            "{way}, {} to {}, round trip {ms}, packets of {} bytes",
-            d.local, d.remote, d.mtu
-        );
+        let (local, remote) = (d.local, d.remote);
+        if d.silent {
+            return format!("{way}, {local} to {remote}, but the peer is not heard any more");
+        }
+        let mtu = d.mtu;
+        return format!("{way}, {local} to {remote}, round trip {ms}, packets of {mtu} bytes");
     }
     let why = match report.why {
         Why::DirectUp => "a direct path is up",

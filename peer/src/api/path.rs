@@ -37,13 +37,17 @@ pub struct DirectPath {
     pub rtt_us: u64,
     /// Largest datagram that it is known to carry, in bytes.
     pub mtu: u16,
+    /// Whether the peer, that had been heard on it, is not any more. Such a path ends within seconds unless the
+    /// peer is heard again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
 }
 
 impl From<&PathInfo> for DirectPath {
     fn from(info: &PathInfo) -> Self {
         let rtt_us = u64::try_from(info.rtt.as_micros()).unwrap_or(u64::MAX);
-        let PathInfo { reach, local, remote, mtu, .. } = *info;
-        Self { reach, local, remote, rtt_us, mtu }
+        let PathInfo { reach, local, remote, mtu, silent, .. } = *info;
+        Self { reach, local, remote, rtt_us, mtu, silent }
     }
 }
 

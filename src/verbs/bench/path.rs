@@ -214,7 +214,7 @@ async fn connect(
         let config = Config::new(Arc::new(FixedInterfaces::new([])));
         let node = QuicNode::start(net.clone(), config).await?;
         let adapter = QuicAdapter::new(net.clone(), Arc::new(node));
-        let begin = Begin { mesh, me, peer, offers, hide: false, loopback: true };
+        let begin = Begin { mesh, me, peer, offers, hide: false, better: false, loopback: true };
         Ok((adapter.begin(begin), adapter))
     };
     let (near, near_end) = begin(one, two, true).await?;
