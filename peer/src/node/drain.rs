@@ -45,8 +45,8 @@ pub(super) const DIRECT: &str = "direct";
 /// How long to wait after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// After which time the store is asked for the next row all the same: the wall clock may have been set
-/// back.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// back, or a row has become due because the one before it has ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What takes rows away.
 #[async_trait]

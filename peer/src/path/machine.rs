@@ -222,6 +222,11 @@ impl Machine {
                     // The answer may have gone with the old connection.
                     let (attempt, cause) = (t.id, Cause::Replaced);
                     todo.push(Action::Abandon { attempt, cause, tell: false });
+                    match self.path {
+                        Some(_) if t.seeks => self.seek_later(now),
+                        Some(_) => self.offer(now, &mut todo),
+                        None => {}
+                    }
                 }
                 if self.current.is_none() && self.path.is_none() && self.is_wanted(now) {
                     self.wait = None;

@@ -161,6 +161,8 @@ impl Detour {
         let begin = self.0.at;
         while self.0.at < begin + at_most {
             self.0.at += Duration::from_secs(1);
+            // One try at a time: names may come again.
+            self.0.names %= 100;
             assert_eq!(self.0.does(Event::Traffic), []);
             let done = self.0.does(Event::Tick);
             if !done.is_empty() {
@@ -197,6 +199,18 @@ async fn a_better_path_than_a_detour_is_sought_while_it_is_used() {
     let done = moves(&mut a.0, false);
     assert!(matches!(done[..], [Action::Abandon { tell: true, .. }]), "{done:?}");
     assert_eq!(a.talks(Duration::from_secs(600)).1, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_comes_back_does_not_end_the_seeking() {
+    let mut a = Detour(Player::up(A, B));
+    assert_eq!(moves(&mut a.0, true), []);
+    for _ in 0..3 {
+        let (waited, done) = a.talks(MAX_AGE);
+        assert!(matches!(done[..], [Action::Seek(_)]) && waited <= Duration::from_secs(4));
+        let done = a.0.does(Event::RelayUp);
+        assert!(matches!(done[..], [Action::Abandon { tell: false, .. }]), "{done:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

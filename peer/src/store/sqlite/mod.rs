@@ -71,6 +71,10 @@ impl SqliteStore {
     /// [`StoreError::Open`], [`StoreError::Corrupt`], [`StoreError::Newer`],
     /// [`StoreError::Migrate`]; each names the file.
     pub async fn open(path: &Path) -> StoreResult<Self> {
+        let open = |source| StoreError::Open { path: path.to_owned(), source };
+        make_private(path).await.map_err(open)?;
+        // Of a link SQLite follows, and has the log beside what that leads to.
+        let path = &tokio::fs::canonicalize(path).await.map_err(open)?;
         Self::open_with(path, writer::log_of(path)).await
     }
 
@@ -127,7 +131,18 @@ async fn prepare(writing: &SqlitePool, path: &Path) -> StoreResult<()> {
             StoreError::Newer { path: path.to_owned(), found, known }
         }
         e => StoreError::Migrate { path: path.to_owned(), source: Box::new(e) },
-    })
+    })?;
+    // Into the database, and to the disk: after a sync that failed, the system may hold for written what
+    // is not, and promises would follow a hole in the log.
+    let busy: bool = query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(writing).await?;
+    if busy {
+        let what = "another program is reading it all the time";
+        return Err(StoreError::Open {
+            path: path.to_owned(),
+            source: std::io::Error::other(what),
+        });
+    }
+    Ok(())
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {

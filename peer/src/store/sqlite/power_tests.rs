@@ -259,6 +259,38 @@ async fn nothing_is_shown_or_sent_before_it_is_on_disk() {
 }
 
 #[tokio::test]
+async fn a_sync_that_fails_counts_though_nobody_waits_for_it_any_more() {
+    let disk = Disk::new();
+    let store = disk.store().await;
+    disk.hold(true);
+    let mut writing = Box::pin(enqueue(store.clone(), 1));
+    tokio::select! {
+        _ = &mut writing => panic!("the disk is held up"),
+        () = disk.is_asked() => {}
+    }
+    drop(writing);
+    let next = tokio::spawn(enqueue(store.clone(), 2));
+    disk.state.lock().unwrap().broken = true;
+    disk.hold(false);
+    let refused = next.await.unwrap().unwrap_err();
+    assert!(matches!(refused, StoreError::Unsynced { .. }), "{refused}");
+    disk.state.lock().unwrap().broken = false;
+    enqueue(store.clone(), 3).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn the_log_that_is_synced_is_the_one_beside_the_file_that_a_link_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real.db"), folder.path().join("node.db"));
+    std::fs::write(&real, "").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let store = Arc::new(SqliteStore::open(&link).await.unwrap());
+    suite::seed(&(store.clone() as suite::Subject)).await;
+    enqueue(store.clone(), 1).await.unwrap();
+    assert!(log(&real).exists() && !log(&link).exists());
+}
+
+#[tokio::test]
 async fn after_a_failed_sync_nothing_is_promised() {
     let disk = Disk::new();
     let store = disk.store().await;

@@ -25,10 +25,11 @@
 //! nothing is promised any more until the store is opened again.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Sqlite, Transaction};
@@ -48,10 +49,16 @@ pub(super) struct Writer {
     made: AtomicU64,
     /// The last of them of which it is known how its commit ended.
     committed: AtomicU64,
-    /// The last of them that is on disk, with all before.
+    disk: Arc<Disk>,
+    /// Held while a sync runs, by the sync itself: whoever waits for it may go away.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What the syncs came to.
+#[derive(Default)]
+struct Disk {
+    /// The last promise that is on disk, with all before.
     kept: AtomicU64,
-    /// Held while a sync runs.
-    turn: tokio::sync::Mutex<()>,
     /// Why the log could not be synced.
     broken: OnceLock<String>,
 }
@@ -72,9 +79,8 @@ impl Writer {
             // What the last process left may be in the system's memory alone: promises number 1.
             made: AtomicU64::new(1),
             committed: AtomicU64::new(1),
-            kept: AtomicU64::new(0),
-            turn: tokio::sync::Mutex::default(),
-            broken: OnceLock::new(),
+            disk: Arc::default(),
+            turn: Arc::default(),
         }
     }
 
@@ -121,27 +127,37 @@ impl Writer {
         if self.is_kept(number)? {
             return Ok(());
         }
-        let _turn = self.turn.lock().await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         if self.is_kept(number)? {
             return Ok(());
         }
         // Not `number`: that one's commit may not be over. What of it can be seen is synced all the same.
         let committed = self.committed.load(Ordering::SeqCst);
-        let sync = Arc::clone(&self.sync);
-        let done = tokio::task::spawn_blocking(move || sync()).await;
-        match done.map_err(io::Error::other).and_then(|done| done) {
-            Ok(()) => {
-                self.kept.fetch_max(committed, Ordering::SeqCst);
-                Ok(())
+        let (sync, disk) = (Arc::clone(&self.sync), Arc::clone(&self.disk));
+        let run = tokio::task::spawn_blocking(move || {
+            match sync() {
+                Ok(()) => {
+                    disk.kept.fetch_max(committed, Ordering::SeqCst);
+                }
+                Err(e) => {
+                    disk.broken.get_or_init(|| e.to_string());
+                }
             }
-            Err(e) => Err(self.unsynced(self.broken.get_or_init(|| e.to_string()))),
+            drop(turn);
+        });
+        if let Err(e) = run.await {
+            self.disk.broken.get_or_init(|| e.to_string());
+        }
+        match self.disk.broken.get() {
+            Some(what) => Err(self.unsynced(what)),
+            None => Ok(()),
         }
     }
 
     fn is_kept(&self, number: u64) -> StoreResult<bool> {
-        match self.broken.get() {
+        match self.disk.broken.get() {
             Some(what) => Err(self.unsynced(what)),
-            None => Ok(self.kept.load(Ordering::SeqCst) >= number),
+            None => Ok(self.disk.kept.load(Ordering::SeqCst) >= number),
         }
     }
 
@@ -164,40 +180,43 @@ impl Writer {
     }
 }
 
-/// Syncs the log of the database at `path`.
+/// Syncs the log of the database at `path`, which leads to the database itself and not to a link: SQLite
+/// has the log beside that.
 pub(super) fn log_of(path: &Path) -> Arc<Sync> {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
     let (path, log) = (path.to_owned(), PathBuf::from(name));
-    let named = AtomicU64::new(0);
+    // Held open: an error of writing that happens between two syncs is told to those alone who had the
+    // file open then.
+    let held: Mutex<Option<File>> = Mutex::default();
     Arc::new(move || {
-        let open = |path: &Path| std::fs::OpenOptions::new().write(true).open(path);
-        // Opened each time: SQLite makes another one where the last connection was closed in between.
-        // Where there is none, all of it is in the database, synced; once more costs nothing.
-        let file = match open(&log) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => open(&path)?,
-            other => other?,
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = identity(&std::fs::metadata(&log)?);
+        let same = match held.as_ref() {
+            Some(file) => identity(&file.metadata()?) == there,
+            None => false,
         };
-        file.sync_data()?;
-        let identity = identity(&file)?;
-        if named.load(Ordering::Relaxed) != identity {
-            sync_folder(&path)?;
-            named.store(identity, Ordering::Relaxed);
+        if let Some(file) = held.as_ref().filter(|_| same) {
+            return file.sync_data();
         }
+        let file = File::options().write(true).open(&log)?;
+        file.sync_data()?;
+        sync_folder(&path)?;
+        *held = Some(file);
         Ok(())
     })
 }
 
 /// What tells a file from another one that has had its name.
 #[cfg(unix)]
-fn identity(file: &std::fs::File) -> io::Result<u64> {
+fn identity(file: &std::fs::Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt as _;
-    Ok(file.metadata()?.ino())
+    (file.dev(), file.ino())
 }
 
 #[cfg(not(unix))]
-fn identity(_: &std::fs::File) -> io::Result<u64> {
-    Ok(1)
+fn identity(_: &std::fs::Metadata) -> (u64, u64) {
+    (0, 0)
 }
 
 /// Brings the names of the files beside `path` to the disk: SQLite does it only when it syncs a log
@@ -206,7 +225,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
-        std::fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
     }
     let _ = path;
     Ok(())
