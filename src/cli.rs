@@ -175,11 +175,13 @@ fn log(format: LogFormat, verbose: u8, serves: bool) {
     let default = match (verbose, serves) {
         (0, false) => "error",
         (0, true) => {
-            "warn,meshwire=info,meshwire_coord=info,meshwire_peer=info,meshwire_transport=info"
+            "warn,turn_client_proto=error,meshwire=info,meshwire_coord=info,meshwire_peer=info,\
+             meshwire_transport=info"
         }
-        // That crate says something of each packet.
+        // That crate says something of each packet, and warns of every 437, which is how it is asked whether
+        // an allocation is still there.
         (1, _) => {
-            "info,turn_client_proto=warn,meshwire=debug,meshwire_coord=debug,meshwire_peer=debug,\
+            "info,turn_client_proto=error,meshwire=debug,meshwire_coord=debug,meshwire_peer=debug,\
              meshwire_transport=debug"
         }
         (2.., _) => "trace",

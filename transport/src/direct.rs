@@ -164,8 +164,8 @@ pub trait Adapter: fmt::Debug + Send + Sync {
     /// Begins a negotiation. Must be called inside a tokio runtime; never waits.
     fn begin(&self, begin: Begin) -> Attempt;
 
-    /// The STUN and TURN servers that a mesh's broker offers, with credentials for a while; an empty list
-    /// when the mesh is left.
+    /// The STUN and TURN servers that a mesh's broker offers, with credentials for a while, for negotiations
+    /// in that mesh alone; an empty list when the mesh is left.
     fn set_servers(&self, mesh: MeshId, servers: TurnServers);
 
     /// Counts changes of this machine's interfaces and addresses.

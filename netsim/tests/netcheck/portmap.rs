@@ -178,7 +178,7 @@ fn a_forwarded_port_lets_a_symmetric_peer_in() {
             let alice = node(&place.alice, forwarded.then_some(ROUTER), false).await;
             let bob = node(&place.bob, None, false).await;
             for node in [&alice, &bob] {
-                node.set_servers(servers.clone());
+                node.set_servers(None, servers.clone());
             }
             let (left, right) = try_meet(&bob, &alice).await;
             assert_eq!((left.is_ok(), right.is_ok()), (forwarded, forwarded));

@@ -30,7 +30,7 @@ async fn place(stage: Stage, presets: [Preset; 2]) -> (Place, TurnServer) {
     let place = Place::new(stage, presets, IpAddr::is_ipv4).await;
     let (server, credentials) = turn(&place).await;
     for (peer, turn) in place.peers.iter().zip(&credentials) {
-        peer.node.set_servers(servers(turn));
+        peer.node.set_servers(None, servers(turn));
     }
     (place, server)
 }

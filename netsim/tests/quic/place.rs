@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use meshwire_netsim::simnet::{Home, Internet, Sim, SimHost, Stage};
 use meshwire_netsim::{LinkConfig, Preset, Wire};
+use meshwire_signaling::MeshId;
 use meshwire_transport::net::Net as _;
 use meshwire_transport::quic::interfaces::FixedInterfaces;
 use meshwire_transport::quic::{
@@ -80,7 +81,7 @@ async fn peer(host: SimHost, usable: &impl Fn(&IpAddr) -> bool, servers: Servers
     let interfaces = Arc::new(FixedInterfaces::new(host.addresses().into_iter().filter(usable)));
     let config = Config::new(Arc::<FixedInterfaces>::clone(&interfaces));
     let node = QuicNode::start(Arc::new(host), config).await.unwrap();
-    node.set_servers(servers);
+    node.set_servers(None, servers);
     Peer { node, interfaces }
 }
 
@@ -149,10 +150,19 @@ pub(crate) async fn try_meet(
     a: &QuicNode,
     b: &QuicNode,
 ) -> (Result<QuicConn, QuicError>, Result<QuicConn, QuicError>) {
-    let left = a.dial(Dial::new(Role::Controlling)).unwrap();
+    try_meet_in(None, a, b).await
+}
+
+/// As [`try_meet`], in a mesh.
+pub(crate) async fn try_meet_in(
+    mesh: Option<MeshId>,
+    a: &QuicNode,
+    b: &QuicNode,
+) -> (Result<QuicConn, QuicError>, Result<QuicConn, QuicError>) {
+    let left = a.dial(Dial { mesh, ..Dial::new(Role::Controlling) }).unwrap();
     let (left_handle, left_local) = (left.handle(), left.local().clone());
     sleep(SIGNALLING).await;
-    let right = b.dial(Dial::new(Role::Controlled)).unwrap();
+    let right = b.dial(Dial { mesh, ..Dial::new(Role::Controlled) }).unwrap();
     let (right_handle, right_local) = (right.handle(), right.local().clone());
     right_handle.set_remote(left_local).await.unwrap();
     let (done_left, left_done) = tokio::sync::oneshot::channel();

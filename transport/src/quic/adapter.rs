@@ -1,10 +1,11 @@
 //! QUIC over ICE as a [`crate::direct::Adapter`]: what is said and heard in a negotiation.
 
 mod servers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -13,15 +14,17 @@ use meshwire_signaling::frame::{P2pKind, TurnServers};
 use meshwire_signaling::id::Blob;
 use meshwire_signaling::p2p::quic::{self as wire, Content, Params};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Duration, timeout};
 
-use self::servers::{add, in_turns};
+use self::servers::found;
 use super::attempt::Attempt as Attempted;
 use super::candidates::{Candidate, CandidateKind};
 use super::conn::{Accepted, Pair, PairKind, QuicConn};
 use super::guess::Ports;
 use super::link::{Ends, QuicLink};
 use super::node::QuicNode;
+use super::servers::Servers;
 use super::{AttemptEvent, AttemptHandle, Description, Dial, QuicError, Role};
 use crate::direct::{Adapter, Attempt, Begin, DirectPath, PathInfo, Reach, Signal, Stage};
 use crate::net::Net;
@@ -40,16 +43,15 @@ const MISSED: &str = "one router shows another port to each peer, and guessing i
 pub struct QuicAdapter {
     net: Arc<dyn Net>,
     node: Arc<QuicNode>,
-    servers: Mutex<BTreeMap<MeshId, TurnServers>>,
-    /// Counts the answers to [`Adapter::set_servers`]: names are resolved beside it, and the last one counts.
-    told: Arc<AtomicU64>,
+    /// Who resolves the names of a mesh's servers.
+    resolving: Mutex<BTreeMap<MeshId, AbortHandle>>,
 }
 
 impl QuicAdapter {
     /// For a node that runs.
     #[must_use]
     pub fn new(net: Arc<dyn Net>, node: Arc<QuicNode>) -> Self {
-        Self { net, node, servers: Mutex::default(), told: Arc::default() }
+        Self { net, node, resolving: Mutex::default() }
     }
 }
 
@@ -68,25 +70,21 @@ impl Adapter for QuicAdapter {
     }
 
     fn set_servers(&self, mesh: MeshId, servers: TurnServers) {
-        let all = {
-            let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-            match servers.stun.is_empty() && servers.servers.is_empty() {
-                true => known.remove(&mesh),
-                false => known.insert(mesh, servers),
-            };
-            known.values().cloned().collect::<Vec<_>>()
-        };
-        let (net, node, told) = (self.net.clone(), self.node.clone(), self.told.clone());
-        let this = told.fetch_add(1, Ordering::Relaxed) + 1;
-        tokio::spawn(async move {
-            let mut found = Vec::new();
-            for servers in &all {
-                found.push(add(net.as_ref(), servers).await);
-            }
-            if told.load(Ordering::Relaxed) == this {
-                node.set_servers(in_turns(found));
-            }
+        let mut resolving = self.resolving.lock().unwrap_or_else(PoisonError::into_inner);
+        resolving.retain(|_, task| !task.is_finished());
+        if let Some(older) = resolving.remove(&mesh) {
+            older.abort();
+        }
+        if servers.stun.is_empty() && servers.servers.is_empty() {
+            self.node.set_servers(Some(mesh), Servers::default());
+            return;
+        }
+        let (net, node) = (self.net.clone(), self.node.clone());
+        let task = tokio::spawn(async move {
+            let servers = found(net.as_ref(), &servers).await;
+            node.set_servers(Some(mesh), servers);
         });
+        resolving.insert(mesh, task.abort_handle());
     }
 
     fn network(&self) -> watch::Receiver<u64> {
@@ -185,6 +183,7 @@ impl Talk {
         let controlling = self.begin.me.0 < self.begin.peer.0;
         let role = if controlling { Role::Controlling } else { Role::Controlled };
         let mut dial = Dial::new(role);
+        dial.mesh = Some(self.begin.mesh);
         dial.loopback = self.begin.loopback;
         dial.relayed_only = self.begin.hide;
         dial.direct_only = self.begin.better && controlling;

@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwire_signaling::PublicKey;
+use meshwire_signaling::{MeshId, PublicKey};
 
 use self::driver::Driver;
 use super::candidates::{Candidate, Screen};
@@ -45,6 +45,8 @@ pub enum Role {
 pub struct Dial {
     /// Which side we are.
     pub role: Role,
+    /// In which mesh: its servers alone are told of the attempt.
+    pub mesh: Option<MeshId>,
     /// Both nodes reach the broker over loopback, so that loopback addresses make sense.
     pub loopback: bool,
     /// Offers relayed addresses alone, and sends from nowhere else.
@@ -63,12 +65,13 @@ impl Dial {
     /// than a node waits for the whole try, so that it hears why.
     pub const TIMEOUT: Duration = Duration::from_secs(9);
 
-    /// Without loopback, and with the usual patience.
+    /// In no mesh, without loopback, and with the usual patience.
     #[must_use]
     pub fn new(role: Role) -> Self {
         let timeout = Self::TIMEOUT;
         Self {
             role,
+            mesh: None,
             loopback: false,
             relayed_only: false,
             direct_only: false,
@@ -248,5 +251,8 @@ impl Drop for Registered {
         self.shared.mux.routes.remove(self.id);
         self.shared.mux.release(self.id);
         self.shared.unregister(self.id);
+        for relay in &self.shared.known().borrow().relays {
+            relay.release(self.id);
+        }
     }
 }

@@ -5,11 +5,15 @@
 //! nobody wants to connect. Both sockets ask every server, so that a NAT that makes a mapping per
 //! destination shows.
 
-use std::collections::BTreeSet;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -17,6 +21,7 @@ use super::candidates::{Interface, MAX_REFLEXIVE, refusal};
 use super::interfaces::Interfaces;
 use super::mux::Mux;
 use super::routes::Stun;
+use super::servers::Scope;
 use super::stun::{binding_request, mapped_address};
 use super::turn::Relay;
 use crate::net::{Net, random};
@@ -36,8 +41,11 @@ const TRIES: [Duration; 5] = [
 ];
 /// No answer comes after this.
 const PATIENCE: Duration = Duration::from_millis(3500);
-/// Most STUN servers that are asked.
-pub(super) const MAX_SERVERS: usize = 4;
+/// STUN servers, and for which meshes they are asked.
+pub(super) type Asked = BTreeMap<SocketAddr, BTreeSet<Scope>>;
+
+/// Answers that wait: one of each server.
+const INBOX: usize = 32;
 
 /// An address of ours in the eyes of a STUN server, and the own one behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,13 +58,19 @@ pub(super) struct Reflexive {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gathered {
     pub(super) interfaces: Vec<Interface>,
-    pub(super) reflexive: BTreeSet<Reflexive>,
+    /// What STUN servers saw, by the mesh whose broker named them: others need not believe it.
+    pub(super) reflexive: BTreeMap<Scope, BTreeSet<Reflexive>>,
     /// What the router forwards.
     pub(super) mapped: Option<Reflexive>,
     pub(super) relays: Vec<Arc<Relay>>,
 }
 
 impl Gathered {
+    /// The relays for a mesh's attempts.
+    pub(super) fn relays(&self, scope: Scope) -> impl Iterator<Item = &Arc<Relay>> {
+        self.relays.iter().filter(move |relay| relay.serves(scope))
+    }
+
     /// The broadcast addresses of our IPv4 networks.
     pub(super) fn broadcasts(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let addrs = self.interfaces.iter().flat_map(|i| &i.addrs);
@@ -75,7 +89,7 @@ impl Gathered {
 pub(super) struct Wanted {
     /// An attempt begins.
     attempt: Notify,
-    /// The network changed, or the servers did: ask all again.
+    /// The network changed: ask all again.
     pub(super) afresh: Notify,
     /// A peer is not heard any more: perhaps our router has another address.
     pub(super) silence: Notify,
@@ -136,12 +150,19 @@ pub(super) async fn gather(
     net: Arc<dyn Net>,
     mux: Weak<Mux>,
     interfaces: Arc<dyn Interfaces>,
-    servers: watch::Receiver<Vec<SocketAddr>>,
+    mut servers: watch::Receiver<Asked>,
     wanted: Arc<Wanted>,
     known: Arc<watch::Sender<Gathered>>,
 ) {
     let mut asked: Option<Instant> = None;
+    let mut asking: Option<BoxFuture<'_, ()>> = None;
     loop {
+        let round = async {
+            match &mut asking {
+                Some(asking) => asking.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = wanted.afresh.notified() => {
@@ -159,6 +180,19 @@ pub(super) async fn gather(
                     continue;
                 }
             }
+            changed = servers.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Answers of servers that stay hold on.
+                let named: BTreeSet<Scope> =
+                    servers.borrow_and_update().values().flatten().copied().collect();
+                known.send_if_modified(|k| {
+                    let before = k.reflexive.len();
+                    k.reflexive.retain(|scope, _| named.contains(scope));
+                    k.reflexive.len() != before
+                });
+            }
             () = wanted.attempt.notified() => {
                 if asked.is_some_and(|at| at.elapsed() < FRESH) {
                     continue;
@@ -169,11 +203,15 @@ pub(super) async fn gather(
                     continue;
                 }
             }
+            () = round => {
+                asking = None;
+                continue;
+            }
         }
         let Some(mux) = mux.upgrade() else { return };
         let all = servers.borrow().clone();
         asked = Some(Instant::now());
-        ask(&*net, &mux, &all, &known).await;
+        asking = Some(Box::pin(ask(&*net, mux, all, &known)));
     }
 }
 
@@ -186,22 +224,31 @@ async fn relist(interfaces: &dyn Interfaces, known: &watch::Sender<Gathered>) ->
     })
 }
 
-/// Asks every server over every socket, and notes each answer as it comes.
-async fn ask(net: &dyn Net, mux: &Mux, servers: &[SocketAddr], known: &watch::Sender<Gathered>) {
-    let reachable = |server: &&SocketAddr| mux.port(server.ip()).is_some();
-    let mut open: Vec<([u8; 12], SocketAddr)> = servers
-        .iter()
-        .filter(reachable)
-        .take(MAX_SERVERS)
-        .map(|server| (random(net), *server))
-        .collect();
-    let (inbox, mut answers) = queue::channel(16);
+/// Waits for answers, and for no more when it is dropped.
+struct Expecting {
+    mux: Arc<Mux>,
+    all: Vec<[u8; 12]>,
+}
+
+impl Drop for Expecting {
+    fn drop(&mut self) {
+        self.mux.routes.forget(&self.all);
+    }
+}
+
+/// Asks every server, and notes each answer as it comes, for those meshes that ask that server.
+async fn ask(net: &dyn Net, mux: Arc<Mux>, servers: Asked, known: &watch::Sender<Gathered>) {
+    let mut open: Vec<([u8; 12], SocketAddr)> =
+        servers.keys().map(|server| (random(net), *server)).collect();
+    let (inbox, mut answers) = queue::channel(INBOX);
     for (transaction, _) in &open {
         mux.routes.expect(*transaction, &inbox);
     }
-    let all: Vec<[u8; 12]> = open.iter().map(|(t, _)| *t).collect();
+    let all = open.iter().map(|(t, _)| *t).collect();
+    let Expecting { mux, .. } = &Expecting { mux, all };
     let start = Instant::now();
-    let mut old: BTreeSet<Reflexive> = known.borrow().reflexive.clone();
+    let mut old = known.borrow().reflexive.clone();
+    let mut answered: BTreeSet<Scope> = BTreeSet::new();
     'tries: for (n, after) in TRIES.iter().enumerate() {
         sleep_until(start + *after).await;
         for (transaction, server) in &open {
@@ -212,37 +259,49 @@ async fn ask(net: &dyn Net, mux: &Mux, servers: &[SocketAddr], known: &watch::Se
             let Ok(Some(answer)) = timeout_at(until, answers.recv()).await else {
                 continue 'tries;
             };
-            if let Some(found) = take(&mut open, &answer) {
-                old.remove(&found);
+            let Some((server, found)) = take(&mut open, &answer) else { continue };
+            let scopes = servers.get(&server).into_iter().flatten();
+            answered.extend(scopes.clone());
+            let Some(found) = found else { continue };
+            for scope in scopes {
+                if let Some(old) = old.get_mut(scope) {
+                    old.remove(&found);
+                }
                 known.send_if_modified(|k| {
+                    let seen = k.reflexive.entry(*scope).or_default();
                     // The port may be forwarded differently now; the newest word counts.
-                    let room = k.reflexive.len() < MAX_REFLEXIVE;
-                    room && k.reflexive.insert(found)
+                    let room = seen.len() < MAX_REFLEXIVE;
+                    room && seen.insert(found)
                 });
             }
         }
         break;
     }
-    mux.routes.forget(&all);
-    if !open.is_empty() && open.len() == all.len() {
-        return;
-    }
     // Somebody answered, and nobody sees us there any more.
     known.send_if_modified(|k| {
-        let before = k.reflexive.len();
-        k.reflexive.retain(|r| !old.contains(r));
-        k.reflexive.len() != before
+        let mut differs = false;
+        for (scope, seen) in k.reflexive.iter_mut().filter(|(scope, _)| answered.contains(scope)) {
+            let before = seen.len();
+            seen.retain(|r| old.get(scope).is_none_or(|old| !old.contains(r)));
+            differs |= seen.len() != before;
+        }
+        differs
     });
 }
 
-/// The address in an answer, if it is one that was asked for and is of any use.
-fn take(open: &mut Vec<([u8; 12], SocketAddr)>, answer: &Stun) -> Option<Reflexive> {
+/// Who answers, of those that were asked, and the address in the answer if it is of any use.
+fn take(
+    open: &mut Vec<([u8; 12], SocketAddr)>,
+    answer: &Stun,
+) -> Option<(SocketAddr, Option<Reflexive>)> {
     let transaction = super::demux::transaction(&answer.bytes)?;
     // Whoever guesses a transaction must not move us: the server answers from where it was asked.
     let asked = open.iter().position(|(t, s)| *t == transaction && *s == answer.way.remote)?;
-    open.swap_remove(asked);
-    let addr = mapped_address(&answer.bytes)?;
+    let (_, server) = open.swap_remove(asked);
     let base = answer.way.local;
-    let useful = refusal(addr, false).is_none() && addr.is_ipv4() == base.is_ipv4();
-    (useful && !base.ip().is_unspecified()).then_some(Reflexive { addr, base })
+    let found = mapped_address(&answer.bytes).filter(|addr| {
+        let useful = refusal(*addr, false).is_none() && addr.is_ipv4() == base.is_ipv4();
+        useful && !base.ip().is_unspecified()
+    });
+    Some((server, found.map(|addr| Reflexive { addr, base })))
 }

@@ -24,7 +24,7 @@
 mod seen;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -36,6 +36,7 @@ use is::{
 
 use super::candidates::{Candidate, CandidateKind, MAX_CANDIDATES, Refusal, Screen};
 use super::guess::Mapping;
+use super::pace::Unanswered;
 
 /// The time between two checks of one attempt (RFC 8445 section 14.2 allows no less than 5 ms).
 const PACE: Duration = Duration::from_millis(5);
@@ -49,7 +50,7 @@ const OPENING: Duration = Duration::from_secs(6);
 /// How often an unanswered check is sent while paths open: all of [`OPENING`].
 const OPENING_TRIES: usize = 32;
 /// Checks of one attempt while paths open; then only what has been answered goes on. An offer with
-/// twenty addresses of a victim costs it no more than this.
+/// twenty addresses of a victim costs it no more than this; see also [`super::pace`].
 const OPENING_CHECKS: usize = 400;
 /// How often an open pair is checked (consent, RFC 7675, wants 5 s).
 const KEEPALIVE: Duration = Duration::from_millis(2500);
@@ -109,6 +110,7 @@ pub(super) struct Agent {
     nominations: Vec<Way>,
     opening_ends: Option<Instant>,
     checks: usize,
+    unanswered: Unanswered,
     tie_breaker: u64,
     /// How our router maps the socket at this own address.
     mapping: Option<(Mapping, SocketAddr)>,
@@ -155,6 +157,7 @@ impl Agent {
             nominations: Vec::new(),
             opening_ends: None,
             checks: 0,
+            unanswered: Unanswered::default(),
             tie_breaker,
             mapping: None,
             guessed: Vec::new(),
@@ -258,10 +261,15 @@ impl Agent {
             return true;
         }
         let (source, destination) = (way.remote, way.local);
-        let seen = message.is_successful_binding_response().then(|| message.mapped_address());
+        let answer = message.is_successful_binding_response();
+        let seen = answer.then(|| message.mapped_address());
         let packet = StunPacket { proto: Protocol::Udp, source, destination, message };
         if !self.inner.handle_packet(now, packet) {
             return false;
+        }
+        match super::demux::transaction(bytes).filter(|_| answer) {
+            Some(transaction) => self.unanswered.answered(source.ip(), transaction),
+            None => self.unanswered.heard(source.ip()),
         }
         if self.heard.contains_key(&way) || self.heard.len() < SOURCES {
             self.heard.insert(way, now);
@@ -344,6 +352,10 @@ impl Agent {
             let way = Way { local: out.source, remote: out.destination };
             let bytes: Vec<u8> = out.contents.into();
             if super::demux::is_request(&bytes) {
+                let transaction = super::demux::transaction(&bytes).unwrap_or_default();
+                if !self.unanswered.send(way.remote.ip(), transaction) {
+                    continue;
+                }
                 self.checks = self.checks.saturating_add(1);
             }
             // A peer may claim to see us at an address of the other family.
@@ -353,6 +365,11 @@ impl Agent {
                 return Some(Message { way, bytes });
             }
         }
+    }
+
+    /// Whether a check that was just sent need not keep the node's pace.
+    pub(super) fn is_free(&self, to: IpAddr) -> bool {
+        self.unanswered.is_free(to)
     }
 
     fn drain_events(&mut self) {
@@ -448,9 +465,32 @@ impl Agent {
     }
 
     /// Whether a relay is on a way, or may be: nobody has said what its other end is.
-    pub(super) fn is_doubtful(&self, way: Way) -> bool {
+    fn is_doubtful(&self, way: Way) -> bool {
         let (local, remote) = self.kinds(way);
         [local, remote].contains(&Some(CandidateKind::Relayed)) || remote.is_none()
+    }
+
+    /// Whether no relay is on a way. An end that nobody has named is the peer's own where the peer has named
+    /// its IP address so, and no relay of that address.
+    pub(super) fn is_direct(&self, way: Way) -> bool {
+        let relayed = Some(CandidateKind::Relayed);
+        let (local, remote) = self.kinds(way);
+        if local == relayed || remote == relayed {
+            return false;
+        }
+        let mut there = self.remotes.iter().filter(|(addr, _)| addr.ip() == way.remote.ip());
+        let named = there.clone().next().is_some();
+        remote.is_some() || named && there.all(|(_, kind)| *kind != CandidateKind::Relayed)
+    }
+
+    /// Whether the peer has ever been heard on a way.
+    pub(super) fn knows(&self, way: &Way) -> bool {
+        self.heard.contains_key(way)
+    }
+
+    /// The way that the controlling side has chosen last.
+    pub(super) fn nominated(&self) -> Option<Way> {
+        self.nominated
     }
 
     /// Whether the peer is reachable as far as checks say: a pair has been answered.

@@ -13,10 +13,10 @@
 //! | [`demux`] | what one datagram is |
 //! | [`candidates`] | which addresses are offered and taken |
 //! | [`stun`] | asking for the own address |
-//! | `ice` | one attempt's agent, with caps and timing |
+//! | `ice`, `pace` | one attempt's agent, with caps and timing |
 //! | `routes`, `mux` | the socket under quinn |
 //! | `tls` | pinned raw public keys |
-//! | `gather`, `turn`, [`portmap`], [`interfaces`] | the own addresses |
+//! | `gather`, `servers`, `turn`, [`portmap`], [`interfaces`] | the own addresses |
 //! | `guess` | a direct way where a router shows another port to each |
 //! | `attempt`, `node` | drivers |
 //! | `conn`, `link` | what comes out: a connection, messages over it |
@@ -24,7 +24,8 @@
 //!
 //! # What a peer or a broker can do
 //! Somebody who may signal can make a node send at most 400 checks of about 100 bytes while paths
-//! open, one per 5 ms, to at most twenty addresses that the [`candidates::Screen`] lets through, and QUIC only to
+//! open, one per 5 ms, to at most twenty addresses that the [`candidates::Screen`] lets through, 60 of them to
+//! an IP address that never answers (`pace`, which has a limit for all attempts, too), and QUIC only to
 //! those that answered with the right password. Guessing ports has limits of its own, see `guess`. A datagram of an unknown source costs a look-up.
 
 mod adapter;
@@ -42,8 +43,10 @@ pub mod interfaces;
 mod link;
 mod mux;
 mod node;
+mod pace;
 pub mod portmap;
 mod routes;
+mod servers;
 pub mod stun;
 mod tls;
 mod turn;
@@ -58,8 +61,9 @@ pub use conn::{Accepted, Pair, PairKind, QuicConn, Stats};
 pub use guess::Ports;
 pub use link::{Ends, Offered, QuicLink};
 use meshwire_signaling::Hash;
-pub use node::{Config, QuicNode, Servers};
+pub use node::{Config, QuicNode};
 use serde::{Deserialize, Serialize};
+pub use servers::Servers;
 pub use turn::TurnServer;
 
 use self::candidates::Candidate;

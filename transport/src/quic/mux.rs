@@ -201,13 +201,13 @@ impl Mux {
 
     fn relay_out(
         &self,
-        relay: &Relay,
-        peer: SocketAddr,
+        id: Id,
+        (relay, peer): (&Relay, SocketAddr),
         transmit: &Transmit<'_>,
     ) -> io::Result<()> {
         let each = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         for datagram in transmit.contents.chunks(each) {
-            let Some(wrapped) = relay.wrap(peer, datagram) else { continue };
+            let Some(wrapped) = relay.wrap(id, peer, datagram) else { continue };
             let local = relay.local().ip();
             let wrapped = Transmit {
                 destination: relay.server(),
@@ -395,7 +395,7 @@ impl AsyncUdpSocket for Mux {
             Some(Route::Relayed(relay, peer)) => {
                 let (relay, peer) = (Arc::clone(relay), *peer);
                 drop(table);
-                self.relay_out(&relay, peer, transmit)
+                self.relay_out(id, (&relay, peer), transmit)
             }
             None => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! The node's QUIC: its sockets, its key, its attempts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use meshwire_signaling::Hash;
+use meshwire_signaling::{Hash, MeshId};
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -16,14 +16,16 @@ use tokio::time::timeout;
 
 use super::QuicError;
 use super::attempt::{Attempt, Command, Dial};
-use super::gather::{Gathered, Wanted, gather};
+use super::gather::{Asked, Gathered, Wanted, gather};
 use super::guess::Guesses;
 use super::interfaces::Interfaces;
 use super::mux::Mux;
+use super::pace::Pace;
 use super::portmap;
 use super::routes::Id;
+use super::servers::{Credentials, Meshes, Servers};
 use super::tls::Identity;
-use super::turn::{self, TurnServer};
+use super::turn;
 use crate::net::{Datagram, Net, random};
 use crate::queue;
 
@@ -67,15 +69,6 @@ impl Config {
     }
 }
 
-/// Whom to ask for addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Servers {
-    /// STUN servers; at most four are asked.
-    pub stun: Vec<SocketAddr>,
-    /// TURN servers; at most two are used.
-    pub turn: Vec<TurnServer>,
-}
-
 /// What attempts need of the node.
 pub(super) struct Shared {
     pub(super) net: Arc<dyn Net>,
@@ -86,6 +79,7 @@ pub(super) struct Shared {
     pub(super) wanted: Arc<Wanted>,
     pub(super) endpoint: Endpoint,
     pub(super) guesses: Arc<Guesses>,
+    pace: Mutex<Pace>,
     /// The owner has chosen the port: no others are opened.
     pub(super) one_port: bool,
     room: Arc<Semaphore>,
@@ -103,6 +97,11 @@ impl Shared {
 
     pub(super) fn next_id(&self) -> Id {
         Id(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Whether a check may be sent to somebody who has never answered.
+    pub(super) fn may_check(&self, now: std::time::Instant) -> bool {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
     pub(super) fn known(&self) -> watch::Receiver<Gathered> {
@@ -124,12 +123,13 @@ impl Shared {
 }
 
 /// Tells who keeps an allocation of new credentials, and who that is.
-type Keeping = (watch::Sender<TurnServer>, JoinHandle<()>);
+type Keeping = (watch::Sender<Credentials>, JoinHandle<()>);
 
 /// The node's QUIC; see the module's documentation. Dropping it ends everything.
 pub struct QuicNode {
     shared: Arc<Shared>,
-    stun: watch::Sender<Vec<SocketAddr>>,
+    servers: Mutex<Meshes>,
+    stun: watch::Sender<Asked>,
     known: Arc<watch::Sender<Gathered>>,
     relays: Mutex<HashMap<SocketAddr, Keeping>>,
     /// Keeps a port of the router.
@@ -184,6 +184,7 @@ impl QuicNode {
             wanted: Arc::clone(&wanted),
             endpoint: endpoint.clone(),
             guesses: Arc::default(),
+            pace: Mutex::default(),
             one_port: config.port != 0,
             room: Arc::new(Semaphore::new(config.max_attempts)),
             most: config.max_attempts,
@@ -191,7 +192,7 @@ impl QuicNode {
             known: gathered,
             attempts: Mutex::default(),
         });
-        let (stun, servers) = watch::channel(Vec::new());
+        let (stun, servers) = watch::channel(Asked::new());
         let maps = config.port_mapping && !config.relayed_only;
         let forwarded = mux.port(Ipv4Addr::UNSPECIFIED.into()).filter(|_| maps);
         let forwarding = forwarded.map(|port| {
@@ -210,7 +211,8 @@ impl QuicNode {
         let tasks =
             vec![tokio::spawn(gathering).abort_handle(), tokio::spawn(accepting).abort_handle()];
         let forwarding = Mutex::new(forwarding.map(tokio::spawn));
-        Ok(Self { shared, stun, known, relays: Mutex::default(), forwarding, tasks })
+        let (servers, relays) = (Mutex::default(), Mutex::default());
+        Ok(Self { shared, servers, stun, known, relays, forwarding, tasks })
     }
 
     /// Gives back what others hold for this node, as far as they hear of it in [`FAREWELL`]: allocations
@@ -243,39 +245,50 @@ impl QuicNode {
         (mux.port(Ipv4Addr::UNSPECIFIED.into()), mux.port(Ipv6Addr::UNSPECIFIED.into()))
     }
 
-    /// Whom to ask for addresses from now on. A TURN server that stays keeps its allocation, and has
-    /// its new credentials used for the next one.
-    pub fn set_servers(&self, servers: Servers) {
-        self.set_relays(servers.turn);
-        if self.stun.send_if_modified(|old| {
-            let differs = *old != servers.stun;
-            *old = servers.stun;
+    /// Whom to ask for addresses from now on, for attempts in one mesh; none: for those in no mesh. A TURN
+    /// server that stays keeps its allocation, and has its new credentials used for the next one.
+    pub fn set_servers(&self, mesh: Option<MeshId>, mut servers: Servers) {
+        let reachable = |addr: SocketAddr| self.shared.mux.port(addr.ip()).is_some();
+        servers.stun.retain(|addr| reachable(*addr));
+        servers.turn.retain(|server| reachable(server.addr));
+        let mut meshes = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        meshes.set(mesh, servers);
+        self.set_relays(meshes.turn());
+        self.stun.send_if_modified(|old| {
+            let stun = meshes.stun();
+            let differs = *old != stun;
+            *old = stun;
             differs
-        }) {
-            self.shared.wanted.afresh.notify_one();
-        }
+        });
     }
 
-    fn set_relays(&self, servers: Vec<TurnServer>) {
+    fn set_relays(&self, servers: BTreeMap<SocketAddr, Credentials>) {
         let mut relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: HashMap<SocketAddr, TurnServer> =
-            servers.into_iter().take(turn::MAX_SERVERS).map(|s| (s.addr, s)).collect();
         relays.retain(|addr, (_, task)| {
-            let stays = all.contains_key(addr);
+            let stays = servers.contains_key(addr);
             if !stays {
                 task.abort();
             }
             stays
         });
-        for (addr, server) in all {
-            if let Some((credentials, _)) = relays.get(&addr) {
-                credentials.send_replace(server);
+        for (addr, credentials) in servers {
+            if let Some((told, _)) = relays.get(&addr) {
+                let others = !told.borrow().keys().eq(credentials.keys());
+                told.send_if_modified(|old| {
+                    let differs = *old != credentials;
+                    *old = credentials;
+                    differs
+                });
+                if others {
+                    // It serves other meshes now.
+                    self.known.send_modify(|_| {});
+                }
                 continue;
             }
-            let (credentials, current) = watch::channel(server);
+            let (told, current) = watch::channel(credentials);
             let (mux, wanted) = (Arc::downgrade(&self.shared.mux), &self.shared.wanted);
             let keeping = turn::keep(mux, current, Arc::clone(wanted), Arc::clone(&self.known));
-            relays.insert(addr, (credentials, tokio::spawn(keeping)));
+            relays.insert(addr, (told, tokio::spawn(keeping)));
         }
     }
 

@@ -11,22 +11,25 @@
 //! for another one. The server refuses while the first one is there (437, RFC 8656 section 7.2); if it
 //! does not, the new one takes its place.
 
+mod permissions;
 mod session;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use self::permissions::{Admission, Permissions};
 use self::session::{Over, Published, Session, client};
 use super::gather::{Gathered, Wanted};
 use super::mux::Mux;
+use super::routes::Id;
+use super::servers::{Credentials, Scope};
 
-/// Most TURN servers that are used.
-pub(super) const MAX_SERVERS: usize = 2;
 /// Datagrams that wait for a relay's task.
 const QUEUE: usize = 128;
 /// Peers that have a channel.
@@ -75,6 +78,9 @@ pub(super) struct Relay {
     local: SocketAddr,
     relayed: OnceLock<SocketAddr>,
     channels: RwLock<Channels>,
+    permissions: Mutex<Permissions>,
+    /// Of all meshes whose brokers name the server.
+    credentials: watch::Receiver<Credentials>,
     task: mpsc::Sender<Told>,
 }
 
@@ -93,12 +99,31 @@ impl Relay {
         self.relayed.get().copied()
     }
 
-    /// What to send to the server to reach a peer. None: it goes by the task, if at all.
-    pub(super) fn wrap(&self, peer: SocketAddr, data: &[u8]) -> Option<Vec<u8>> {
+    /// Whether a mesh's broker names the server: nobody else's peers are its business.
+    pub(super) fn serves(&self, scope: Scope) -> bool {
+        self.credentials.borrow().contains_key(&scope)
+    }
+
+    fn permissions(&self) -> MutexGuard<'_, Permissions> {
+        self.permissions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An attempt is over: what was permitted for it alone is not kept.
+    pub(super) fn release(&self, id: Id) {
+        self.permissions().release(id);
+    }
+
+    /// What to send to the server for an attempt to reach a peer. None: it goes by the task, if at all.
+    pub(super) fn wrap(&self, id: Id, peer: SocketAddr, data: &[u8]) -> Option<Vec<u8>> {
+        let admission = self.permissions().admit(id, peer.ip(), Instant::now());
         let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
         let length = u16::try_from(data.len()).ok()?;
-        let Some(number) = channels.numbers.get(&peer) else {
-            let _ = self.task.try_send(Told::Peer(peer, data.to_vec()));
+        // A channel outlives its permission.
+        let number = channels.numbers.get(&peer).filter(|_| admission != Admission::New);
+        let Some(number) = number else {
+            if admission != Admission::No {
+                let _ = self.task.try_send(Told::Peer(peer, data.to_vec()));
+            }
             return None;
         };
         let mut framed = Vec::with_capacity(data.len() + 4);
@@ -142,9 +167,10 @@ impl Relay {
 }
 
 /// Keeps an allocation at one server, until it is aborted or the node closes; then it is given back.
+/// There is one for all meshes: it is made with the first credentials that the server takes.
 pub(super) async fn keep(
     mux: Weak<Mux>,
-    server: watch::Receiver<TurnServer>,
+    server: watch::Receiver<Credentials>,
     wanted: Arc<Wanted>,
     known: Arc<watch::Sender<Gathered>>,
 ) {
@@ -153,13 +179,19 @@ pub(super) async fn keep(
     let mut server = server;
     let mut doubts = wanted.doubts.subscribe();
     let mut ready = None;
+    // Whose credentials are used, and how many have been refused in a row.
+    let (mut scope, mut refused): (Scope, usize) = (None, 0);
     loop {
         tokio::select! {
             biased;
             () = wanted.closing() => return,
             () = wanted.relay() => {}
         }
-        let with = server.borrow_and_update().clone();
+        let all = server.borrow_and_update().clone();
+        let Some((of, with)) = all.get_key_value(&scope).or_else(|| all.first_key_value()) else {
+            return;
+        };
+        let (of, with) = (*of, with.clone());
         let Some(mux) = mux.upgrade() else { return };
         let Some(port) = mux.port(with.addr.ip()) else { return };
         let (task, told) = mpsc::channel(QUEUE);
@@ -169,17 +201,22 @@ pub(super) async fn keep(
             local,
             relayed: OnceLock::new(),
             channels: RwLock::default(),
+            permissions: Mutex::default(),
+            credentials: server.clone(),
             task,
         });
         mux.routes.add_relay(&relay);
         let published = Published { relay, mux, known: Arc::clone(&known) };
         let session = match ready.take() {
             Some((client, relayed)) => {
-                let session = Session::new(published, client, started);
+                let session = Session::new(published, client, started, (of, with));
                 session.allocated(relayed);
                 session
             }
-            None => Session::new(published, client(&with, local), started),
+            None => {
+                let client = client(&with, local);
+                Session::new(published, client, started, (of, with))
+            }
         };
         // A task, so that a panic stays in it. Whoever aborts us aborts it, too.
         let mut running = tokio::task::JoinSet::new();
@@ -193,12 +230,27 @@ pub(super) async fn keep(
             }
         };
         pause = match over {
-            Over::Replaced(client, relayed) => {
+            Over::Replaced(client, relayed, with) => {
                 ready = Some((*client, relayed));
+                scope = with;
+                refused = 0;
                 continue;
             }
-            Over::Ended => BACK_OFF.0,
-            Over::Failed => (pause * 2).min(BACK_OFF.1),
+            Over::Ended => {
+                (scope, refused) = (of, 0);
+                BACK_OFF.0
+            }
+            Over::Failed => {
+                // Whoever gave false credentials for it does not keep the others from using it.
+                let others = all.range((Bound::Excluded(of), Bound::Unbounded)).next();
+                scope = others.or_else(|| all.first_key_value()).map_or(of, |(next, _)| *next);
+                refused += 1;
+                if refused < all.len() {
+                    continue;
+                }
+                refused = 0;
+                (pause * 2).min(BACK_OFF.1)
+            }
         };
         // Who wants a relay now does not wait longer than the shortest pause.
         tokio::select! {

@@ -2,6 +2,7 @@
 
 mod gathering;
 mod handshake;
+mod sending;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -21,12 +22,11 @@ use super::{AttemptEvent, Command, Dial, Registered, Role};
 use crate::queue;
 use crate::quic::candidates::{Candidate, CandidateKind};
 use crate::quic::conn::{Pair, PairKind, Stir};
-use crate::quic::demux;
 use crate::quic::gather::Gathered;
 use crate::quic::guess::{End, Guessing, Hit, Travel};
-use crate::quic::ice::{Agent, Credentials, Message, Way};
+use crate::quic::ice::{Agent, Credentials, Way};
 use crate::quic::node::Shared;
-use crate::quic::routes::{Id, Route, Stun};
+use crate::quic::routes::{Id, Stun};
 use crate::quic::{Description, QuicError};
 
 /// Checks whose answers are waited for. At one per 5 ms and 200 ms between repetitions this is two
@@ -230,6 +230,7 @@ impl Driver {
             let Some(host) = hosts.into_iter().find(same) else { return };
             way.local = host;
         }
+        let before = (self.agent.knows(&way), self.agent.nominated());
         if self.agent.handle(now(), way, &stun.bytes) {
             let guessing = self.guessing.as_ref();
             if guessing.is_some_and(|guessing| guessing.expects(way.remote.ip()))
@@ -239,10 +240,12 @@ impl Driver {
             }
             self.shared().mux.routes.add_source(self.registered.id, way.remote);
             self.answered(&stun.bytes);
-            match self.way == Some(way) {
-                true => self.rhythm.heard(now()),
-                // A peer that rests is heard on one way alone.
-                false => self.disturb(false),
+            if self.way == Some(way) {
+                self.rhythm.heard(now());
+            } else if before != (true, self.agent.nominated()) {
+                // Checks of another way that has long been known are answered, and no reason to get up: two
+                // sides with two ways would keep each other from ever resting.
+                self.disturb(false);
             }
         }
     }
@@ -307,7 +310,7 @@ impl Driver {
             && self.connection.is_none()
             && self.handshakes.is_empty()
             && self.agent.is_open()
-            && self.way.is_some_and(|way| !self.dial.direct_only || !self.agent.is_doubtful(way))
+            && self.way.is_some_and(|way| !self.dial.direct_only || self.agent.is_direct(way))
         {
             self.connect()?;
         }
@@ -321,45 +324,6 @@ impl Driver {
         let dead = self.agent.last_heard().filter(|_| self.silent).map(|at| at + DEAD);
         let wake = dead.filter(|at| *at > now()).map_or(wake, |at| wake.min(at));
         Ok(Instant::from_std(wake))
-    }
-
-    /// Sends what the agent says, and sees to it that the answer finds its way here.
-    fn say(&mut self, message: &Message) {
-        if demux::is_request(&message.bytes)
-            && let Some(transaction) = demux::transaction(&message.bytes)
-        {
-            self.shared().mux.routes.expect(transaction, &self.stun.0);
-            self.outstanding.push_back(transaction);
-            if self.outstanding.len() > OUTSTANDING {
-                let oldest = self.outstanding.pop_front();
-                self.shared().mux.routes.forget(&oldest);
-            }
-        }
-        self.send(message.way, &message.bytes);
-    }
-
-    fn send(&self, way: Way, bytes: &[u8]) {
-        let mux = &self.shared().mux;
-        match self.route(way) {
-            Some(Route::Relayed(relay, peer)) => {
-                if let Some(wrapped) = relay.wrap(peer, bytes) {
-                    mux.send(relay.local().ip(), relay.server(), &wrapped);
-                }
-            }
-            Some(Route::Direct(way)) => mux.send_by(way, bytes),
-            None => {}
-        }
-    }
-
-    fn route(&self, way: Way) -> Option<Route> {
-        match self.agent.kinds(way).0? {
-            CandidateKind::Relayed => {
-                let known = self.known.borrow();
-                let relay = known.relays.iter().find(|r| r.relayed() == Some(way.local))?;
-                Some(Route::Relayed(Arc::clone(relay), way.remote))
-            }
-            _ => Some(Route::Direct(way)),
-        }
     }
 
     /// Tells the socket and the watchers when packets are to go another way.

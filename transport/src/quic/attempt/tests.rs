@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::rhythm::{BRISK, PULSE};
-use crate::quic::candidates::{CandidateKind, Screen};
+use crate::quic::candidates::{Candidate, CandidateKind, Screen};
 use crate::quic::ice::{Agent, Credentials, Message, Way};
 
 const A: &str = "192.168.1.1:40000";
@@ -138,4 +138,31 @@ fn a_doubt_does_not_trust_the_pair_any_more() {
         two.step(Duration::from_millis(10));
     }
     assert!(!two.agents[0].is_silent(two.now), "its check was answered");
+}
+
+#[test]
+fn an_offer_that_names_a_victim_costs_it_few_checks() {
+    let creds = |n: &str| Credentials { ufrag: n.repeat(4), pwd: n.repeat(24) };
+    let start = tokio::time::Instant::now().into_std();
+    let mut agent = Agent::new(&creds("a"), true, 7, Screen::new(false, std::iter::empty()));
+    let base: SocketAddr = A.parse().unwrap();
+    agent.add_local(CandidateKind::Host, base, base, 0).unwrap();
+    agent.set_remote(start, &creds("b"));
+    for n in 0..20 {
+        let addr = SocketAddr::from(([198, 51, 100, 7], 40_000 + n));
+        let kind = CandidateKind::Host;
+        let _ = agent.add_remote(&Candidate { kind, addr, priority: 1000 + u32::from(n) });
+    }
+    let (mut sent, mut free) = (0, 0);
+    for millis in 0..20_000 {
+        let now = start + Duration::from_millis(millis);
+        if agent.poll_timeout(now) <= now {
+            agent.handle_timeout(now);
+        }
+        while let Some(message) = agent.poll_transmit() {
+            sent += 1;
+            free += usize::from(agent.is_free(message.way.remote.ip()));
+        }
+    }
+    assert_eq!([sent, free], [60, 40]);
 }

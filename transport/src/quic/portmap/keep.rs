@@ -228,6 +228,6 @@ fn publish(known: &watch::Sender<Gathered>, mapped: Option<Reflexive>) {
 /// Whether STUN servers see us at another address than the router maps: it has a new one.
 fn moved(known: &Gathered, base: SocketAddr) -> bool {
     let outside: Option<IpAddr> = known.mapped.map(|m| m.addr.ip());
-    let mut ours = known.reflexive.iter().filter(|r| r.base == base);
+    let mut ours = known.reflexive.values().flatten().filter(|r| r.base == base);
     outside.is_some_and(|outside| ours.any(|r| r.addr.ip() != outside))
 }

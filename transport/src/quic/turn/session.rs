@@ -1,6 +1,6 @@
 //! One allocation's life.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,17 @@ use crate::quic::candidates::refusal;
 use crate::quic::demux::{self, Kind};
 use crate::quic::gather::Gathered;
 use crate::quic::mux::Mux;
+use crate::quic::servers::{Credentials, Scope};
+use crate::quic::stun::{address, attribute};
 
-/// Peers' addresses that have a permission.
-const PERMISSIONS: usize = 512;
-/// How long one that was asked for counts among [`PERMISSIONS`].
-const PERMISSION_FOR: Duration = Duration::from_secs(600);
-/// Pause before a permission is asked for again that was refused: checks come many times a second.
-const PERMISSION_AGAIN: Duration = Duration::from_secs(10);
+/// The first bytes of a CreatePermission request, and the attribute with the peer (RFC 8656 sections
+/// 17 and 18).
+const CREATE_PERMISSION: [u8; 2] = [0x00, 0x08];
+const XOR_PEER_ADDRESS: u16 = 0x0012;
+/// The first bytes of an error response to Allocate, and the attribute that begins with 0, 0, 4, 1 in a 401
+/// (RFC 8489 section 14.8).
+const ALLOCATE_ERROR: [u8; 2] = [0x01, 0x13];
+const ERROR_CODE: u16 = 0x0009;
 /// How long an allocation may take. Its first request is repeated with growing pauses.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether the request for another allocation is to be repeated.
@@ -39,8 +43,8 @@ pub(super) enum Over {
     Failed,
     /// There is none any more.
     Ended,
-    /// There is another one.
-    Replaced(Box<TurnClientUdp>, SocketAddr),
+    /// There is another one, made with this mesh's credentials.
+    Replaced(Box<TurnClientUdp>, SocketAddr, Scope),
 }
 
 pub(super) fn client(server: &TurnServer, local: SocketAddr) -> TurnClientUdp {
@@ -78,14 +82,16 @@ pub(super) struct Session {
     published: Published,
     client: TurnClientUdp,
     started: Instant,
-    /// For whom a permission was asked, and when.
-    permissions: HashMap<IpAddr, Instant>,
+    /// The credentials in use, and whose they are.
+    with: (Scope, TurnServer),
     /// For whom a channel is being made: asking twice would make the second one fail.
     binding: HashSet<SocketAddr>,
-    /// Asks for another allocation.
-    another: Option<TurnClientUdp>,
+    /// Asks for another allocation, with somebody's credentials.
+    another: Option<(TurnClientUdp, Scope)>,
     /// When an allocation was last asked for.
     asked: Instant,
+    /// The request that the server asked for credentials.
+    challenged: Option<[u8; 12]>,
     /// Another allocation has taken the place of this one at the server, too.
     replaced: bool,
 }
@@ -107,11 +113,16 @@ type TurnInstant = turn_client_proto::stun::Instant;
 
 impl Session {
     /// `started` is the beginning of the client's time: it cannot read tokio's clock.
-    pub(super) fn new(published: Published, client: TurnClientUdp, started: Instant) -> Self {
-        let (permissions, binding) = (HashMap::new(), HashSet::new());
+    pub(super) fn new(
+        published: Published,
+        client: TurnClientUdp,
+        started: Instant,
+        with: (Scope, TurnServer),
+    ) -> Self {
+        let binding = HashSet::new();
         let (asked, another) = (Instant::now(), None);
-        let replaced = false;
-        Self { published, client, started, permissions, binding, another, asked, replaced }
+        let (replaced, challenged) = (false, None);
+        Self { published, client, started, with, binding, another, asked, challenged, replaced }
     }
 
     fn now(&self) -> TurnInstant {
@@ -123,15 +134,15 @@ impl Session {
     pub(super) async fn run(
         mut self,
         mut told: mpsc::Receiver<Told>,
-        mut server: watch::Receiver<TurnServer>,
+        mut server: watch::Receiver<Credentials>,
         mut doubts: watch::Receiver<u64>,
     ) -> Over {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let replaced = self.settle_another();
-            if let Some((client, relayed)) = replaced {
+            if let Some((client, relayed, with)) = replaced {
                 self.replaced = true;
-                return Over::Replaced(Box::new(client), relayed);
+                return Over::Replaced(Box::new(client), relayed, with);
             }
             let wake = self.settle();
             let allocated = self.published.relay.relayed().is_some();
@@ -144,15 +155,18 @@ impl Session {
             tokio::select! {
                 biased;
                 Some(told) = told.recv() => match told {
+                    Told::Server(bytes) if self.is_refused(&bytes) => return Over::Failed,
                     Told::Server(bytes) => self.hear(bytes),
                     Told::Peer(peer, data) => self.send(peer, &data),
                 },
                 Ok(()) = server.changed(), if allocated => {
-                    self.ask_another(&server.borrow_and_update().clone());
+                    let all = server.borrow_and_update().clone();
+                    self.ask_another(&all, false);
                 }
                 Ok(()) = doubts.changed(), if allocated => {
                     if self.another.is_none() && self.asked.elapsed() >= SURE {
-                        self.ask_another(&server.borrow().clone());
+                        let all = server.borrow().clone();
+                        self.ask_another(&all, true);
                     }
                 }
                 () = sleep_until(wake) => {}
@@ -160,15 +174,21 @@ impl Session {
         }
     }
 
-    fn ask_another(&mut self, server: &TurnServer) {
-        self.asked = Instant::now();
-        self.another = Some(client(server, self.published.relay.local()));
+    /// Asks for another allocation: in doubt, or if the credentials in use are others now. What other
+    /// meshes' brokers say is nothing to the one that works.
+    fn ask_another(&mut self, all: &Credentials, doubt: bool) {
+        let ours = all.get_key_value(&self.with.0);
+        let Some((scope, server)) = ours.or_else(|| all.first_key_value()) else { return };
+        if doubt || *server != self.with.1 {
+            self.asked = Instant::now();
+            self.another = Some((client(server, self.published.relay.local()), *scope));
+        }
     }
 
     /// Does what is due for another allocation; says if there is one.
-    fn settle_another(&mut self) -> Option<(TurnClientUdp, SocketAddr)> {
+    fn settle_another(&mut self) -> Option<(TurnClientUdp, SocketAddr, Scope)> {
         let now = self.now();
-        let mut another = self.another.take()?;
+        let (mut another, scope) = self.another.take()?;
         let over = matches!(another.poll(now), TurnPollRet::Closed);
         let (server, local) = (self.published.relay.server(), self.published.relay.local());
         while let Some(out) = another.poll_transmit(now) {
@@ -176,12 +196,12 @@ impl Session {
         }
         while let Some(event) = another.poll_event() {
             match event {
-                TurnEvent::AllocationCreated(_, relayed) => return Some((another, relayed)),
+                TurnEvent::AllocationCreated(_, relayed) => return Some((another, relayed, scope)),
                 TurnEvent::AllocationCreateFailed(_) => return None,
                 _ => {}
             }
         }
-        self.another = Some(another).filter(|_| !over);
+        self.another = Some((another, scope)).filter(|_| !over);
         None
     }
 
@@ -194,6 +214,9 @@ impl Session {
             match event {
                 TurnEvent::AllocationCreated(_, relayed) => self.allocated(relayed),
                 TurnEvent::AllocationCreateFailed(_) => return None,
+                TurnEvent::PermissionCreateFailed(_, peer) => {
+                    self.published.relay.permissions().refused(peer, Instant::now());
+                }
                 TurnEvent::ChannelCreated(_, peer) => {
                     self.binding.remove(&peer);
                     self.channel(peer);
@@ -220,6 +243,11 @@ impl Session {
     fn flush(&mut self) {
         let (server, local) = (self.published.relay.server(), self.published.relay.local());
         while let Some(out) = self.client.poll_transmit(self.now()) {
+            // The client refreshes permissions for ever.
+            let peer = permitted(out.data.as_ref());
+            if peer.is_some_and(|ip| !self.published.relay.permissions().is_used(ip)) {
+                continue;
+            }
             self.published.mux.send(local.ip(), server, out.data.as_ref());
         }
     }
@@ -245,13 +273,25 @@ impl Session {
         }
     }
 
+    /// Whether the server takes our credentials for false: it asks for them again. The client would wait
+    /// for a better answer, and others' credentials would have to.
+    fn is_refused(&mut self, bytes: &[u8]) -> bool {
+        if self.published.relay.relayed().is_some() || !is_challenge(bytes) {
+            return false;
+        }
+        let request = demux::transaction(bytes);
+        let first = self.challenged;
+        self.challenged = first.or(request);
+        first.is_some() && first != request
+    }
+
     fn hear(&mut self, bytes: Vec<u8>) {
         let (server, local) = (self.published.relay.server(), self.published.relay.local());
         let now = self.now();
         let mut transmit = Transmit::new(bytes, TransportType::Udp, server, local);
         // Answers may be the other client's; it could not tell whose anything else is.
         if demux::is_response(&transmit.data)
-            && let Some(another) = &mut self.another
+            && let Some((another, _)) = &mut self.another
         {
             match another.recv(transmit, now) {
                 TurnRecvRet::Ignored(not_its) => transmit = not_its,
@@ -268,14 +308,7 @@ impl Session {
     fn send(&mut self, peer: SocketAddr, data: &[u8]) {
         let now = self.now();
         if !self.client.have_permission(TransportType::Udp, peer.ip()) {
-            if self.permissions.len() >= PERMISSIONS {
-                // Those that are in use are not asked for again.
-                self.permissions.retain(|_, at| at.elapsed() < PERMISSION_FOR);
-            }
-            let asked = self.permissions.get(&peer.ip());
-            let room = asked.is_some() || self.permissions.len() < PERMISSIONS;
-            if room && asked.is_none_or(|at| at.elapsed() >= PERMISSION_AGAIN) {
-                self.permissions.insert(peer.ip(), Instant::now());
+            if self.published.relay.permissions().ask(peer.ip(), Instant::now()) {
                 let _ = self.client.create_permission(TransportType::Udp, peer.ip(), now);
             }
             return;
@@ -291,5 +324,37 @@ impl Session {
         if let Ok(Some(sent)) = self.client.send_to(TransportType::Udp, peer, data, now) {
             self.published.mux.send(local.ip(), server, &sent.build().data);
         }
+    }
+}
+
+/// Whether a response asks for credentials for an allocation.
+fn is_challenge(response: &[u8]) -> bool {
+    let code = attribute(response, ERROR_CODE).and_then(<[u8]>::first_chunk);
+    response.starts_with(&ALLOCATE_ERROR) && code == Some(&[0, 0, 4, 1])
+}
+
+/// For whom a permission is asked in a request.
+fn permitted(request: &[u8]) -> Option<IpAddr> {
+    let mask: &[u8; 16] = request.get(4..20)?.try_into().ok()?;
+    if !request.starts_with(&CREATE_PERMISSION) {
+        return None;
+    }
+    Some(address(attribute(request, XOR_PEER_ADDRESS)?, mask)?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As RFC 5769 section 2.2 has it, in another attribute.
+    #[test]
+    fn whom_a_request_is_about() {
+        let head = [0, 8, 0, 12, 0x21, 0x12, 0xa4, 0x42];
+        let rest = [0, 0x12, 0, 8, 0, 1, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
+        let mut request = [&head[..], &[7; 12], &rest].concat();
+        assert_eq!(permitted(&request), Some(IpAddr::from([192, 0, 2, 1])));
+        request[1] = 9;
+        assert_eq!(permitted(&request), None);
+        assert_eq!(permitted(&CREATE_PERMISSION), None);
     }
 }

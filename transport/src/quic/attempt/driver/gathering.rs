@@ -34,13 +34,14 @@ impl Driver {
             if let Some(mapped) = known.mapped.as_ref().filter(offered) {
                 want(CandidateKind::Mapped, mapped.addr, mapped.base, 0);
             }
-            let reflexive = known.reflexive.iter().filter(offered).take(MAX_REFLEXIVE);
+            let reflexive = known.reflexive.get(&self.dial.mesh).into_iter().flatten();
+            let reflexive = reflexive.filter(offered).take(MAX_REFLEXIVE);
             for (rank, r) in reflexive.enumerate() {
                 want(CandidateKind::Reflexive, r.addr, r.base, rank);
             }
         }
         let relays = if self.dial.direct_only { 0 } else { MAX_RELAYED };
-        for (rank, relay) in known.relays.iter().take(relays).enumerate() {
+        for (rank, relay) in known.relays(self.dial.mesh).take(relays).enumerate() {
             if let Some(relayed) = relay.relayed() {
                 want(CandidateKind::Relayed, relayed, relay.local(), rank);
             }
