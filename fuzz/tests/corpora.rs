@@ -298,6 +298,9 @@ fn netcheck(corpora: &mut Corpora) {
     );
 }
 
+/// What, how long, and which bytes.
+type Step<'a> = (u8, u8, &'a [u8]);
+
 fn routers(corpora: &mut Corpora) {
     // Result, lifetime, port, address.
     let good = [0, 0, 0, 4, 0xb0, 0x9c, 0x40, 9, 9, 9, 9];
@@ -305,7 +308,7 @@ fn routers(corpora: &mut Corpora) {
     let refused = [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let version = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let pmp = [0, 9, 9, 9, 9, 0x9c, 0x40, 0, 0, 4, 0xb0];
-    let rows: [(&str, Vec<(u8, u8, &[u8])>); 6] = [
+    let rows: [(&str, Vec<Step<'_>>); 6] = [
         ("pcp", vec![(1, 0, &good), (4, 30, &[]), (1, 0, &good), (4, 255, &[]), (1, 0, &private)]),
         ("pcp-refused", vec![(1, 0, &refused), (5, 0, &[]), (4, 3, &[]), (1, 0, &good)]),
         (
