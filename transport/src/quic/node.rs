@@ -215,7 +215,7 @@ impl QuicNode {
         Ok(Self { shared, servers, stun, known, relays, forwarding, tasks })
     }
 
-    /// Gives back what others hold for this node, as far as they hear of it in [`FAREWELL`]: allocations
+    /// Gives back what others hold for this node, as far as they hear of it in a second: allocations
     /// of TURN servers, and the router's port. No attempts are to begin afterwards.
     pub async fn close(&self) {
         self.shared.wanted.close();
