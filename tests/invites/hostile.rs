@@ -168,7 +168,16 @@ async fn a_false_member_that_is_announced_is_noticed_and_not_listed() {
             let chain = Some(lie.chain.clone());
             proxy.inject(
                 Side::Node,
-                Presence { event, key, member: key, kind, at: now(), chain, attestation: None },
+                Presence {
+                    event,
+                    key,
+                    member: key,
+                    kind,
+                    at: now(),
+                    chain,
+                    attestation: None,
+                    features: vec![],
+                },
             );
             until(&mut events, false_member).await;
         }
@@ -178,7 +187,16 @@ async fn a_false_member_that_is_announced_is_noticed_and_not_listed() {
             let event = PresenceEvent::Joined;
             proxy.inject(
                 Side::Node,
-                Presence { event, key, member: key, kind, at: now(), chain, attestation: None },
+                Presence {
+                    event,
+                    key,
+                    member: key,
+                    kind,
+                    at: now(),
+                    chain,
+                    attestation: None,
+                    features: vec![],
+                },
             );
         }
     }

@@ -14,7 +14,7 @@ use super::peers;
 use super::registry::Shared;
 use crate::core::presence::Who;
 use crate::metrics::Outcome;
-use crate::store::SetGroup as Stored;
+use crate::store::{SetGroup as Stored, StoreError};
 
 /// Most keys in each list of an answer to `disconnect`: 100 KiB of JSON.
 const MAX_NAMED: usize = 1_500;
@@ -72,7 +72,7 @@ pub(super) async fn set_presence(conn: &Shared, ask: SetPresence) -> Result<Fram
     }
     // Somebody hidden says nothing, but that it hides or shows itself.
     if !hidden || hidden != row.hidden {
-        announce(conn).await?;
+        announce(conn).await.map_err(|e| unavailable(&e))?;
     }
     Ok(OkFrame { req: ask.req }.into())
 }
@@ -89,12 +89,11 @@ fn apply(about: &mut About, ask: &SetPresence) {
     }
 }
 
-/// Tells everybody else what the connection's member says of itself now.
-async fn announce(conn: &Shared) -> Result<(), ErrorFrame> {
+/// Tells everybody else what the connection's member says of itself now, and what its program can.
+pub(super) async fn announce(conn: &Shared) -> Result<(), StoreError> {
     // As a stranger sees it.
     let stranger = PublicKey([0; 32]);
-    let peer = peers::one(&conn.inner, &conn.mesh, &conn.member, &stranger).await;
-    if let Some(peer) = peer.map_err(|e| unavailable(&e))? {
+    if let Some(peer) = peers::one(&conn.inner, &conn.mesh, &conn.member, &stranger).await? {
         conn.inner.registry.tell_changed(conn, peer);
     }
     Ok(())
@@ -142,7 +141,7 @@ pub(super) async fn set_group(conn: &Shared, ask: SetGroup) -> Result<Frame, Err
             return Err(refuse(code::CAPACITY, text));
         }
     }
-    announce(conn).await?;
+    announce(conn).await.map_err(|e| unavailable(&e))?;
     Ok(OkFrame { req: ask.req }.into())
 }
 

@@ -208,6 +208,12 @@ pub(crate) async fn run(
         leave(&conn).await;
         return;
     }
+    if attached.other_features
+        && conn.kind == IdentityKind::Member
+        && let Err(e) = admin::announce(&conn).await
+    {
+        tracing::warn!(error = %e, "that a member's program has other features was not told");
+    }
     inner.metrics.connections.inc();
     inner.metrics.connections_active.inc();
     tracing::info!(

@@ -263,6 +263,7 @@ impl Registry {
             at: inner.net.unix_ms(),
             chain: Some(chain.clone()),
             attestation: None,
+            features: Vec::new(),
         };
         let moved = Moved { mesh: *mesh, key, member: key, kind: IdentityKind::Member };
         let state = self.state();
@@ -386,6 +387,8 @@ impl State {
         }
         let joined = event == PresenceEvent::Joined;
         let lease = joined.then(|| self.presence.lease(&moved.mesh, &moved.key)).flatten();
+        let (attestation, features) =
+            lease.map_or_else(Default::default, |l| (l.attestation, l.features));
         let frame = PresenceFrame {
             event,
             key: moved.key,
@@ -393,7 +396,8 @@ impl State {
             kind: moved.kind,
             at: inner.net.unix_ms(),
             chain: chain.cloned(),
-            attestation: lease.and_then(|l| l.attestation),
+            attestation,
+            features,
         };
         self.tell(&audience, frame.into(), inner);
     }

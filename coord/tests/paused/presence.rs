@@ -51,6 +51,30 @@ async fn t13_a_node_that_stops_for_a_minute_has_not_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_program_behind_a_member_can_is_known_to_the_others() {
+    let (world, mut ana, bob, wire) = two().await;
+    // A verb that joins, say, and within its lease the node itself.
+    drop(bob);
+    let (node, _events) = world.connect_as(2, wire.clone(), &[feature::P2P]).await;
+    let features = loop {
+        if let LinkEvent::PeerChanged(peer) = ana.1.recv().await.unwrap() {
+            break peer.presences[0].features.clone();
+        }
+    };
+    assert_eq!(features, [feature::P2P]);
+    node.bye().await.unwrap();
+    let _lesser = world.connect_as(2, wire, &[feature::GATE]).await;
+    let features = loop {
+        if let LinkEvent::Presence(p) = ana.1.recv().await.unwrap()
+            && p.event == PresenceEvent::Joined
+        {
+            break p.features;
+        }
+    };
+    assert_eq!(features, [feature::GATE]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn t13_however_long_before_it_was_last_heard() {
     // The worst case: it stops just before its next sign of life.
     let (_world, mut ana, bob, wire) = two().await;

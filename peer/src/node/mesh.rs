@@ -355,14 +355,6 @@ impl Mesh {
         self.is_up().then(|| self.views.count_online())
     }
 
-    /// Notes that a member came or went.
-    pub(crate) fn set_online(&self, key: PublicKey, online: bool, since: Option<UnixMillis>) {
-        self.views.change(key, |view| {
-            view.online = online;
-            view.since = since;
-        });
-    }
-
     /// What the roster has of a member, from memory or store.
     pub(crate) async fn known(&self, key: &PublicKey) -> Option<Known> {
         let cached = |m: &Mutex<HashMap<PublicKey, Known>>| {

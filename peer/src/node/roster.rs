@@ -81,7 +81,8 @@ pub(super) async fn note(mesh: &Arc<Mesh>, peer: PeerInfo) -> Option<PublicKey> 
             Err(e) => tracing::error!(error = %e, "the groups cannot be written"),
         }
     }
-    let indirect = peer.presences.iter().any(|p| p.key == member && lacks_paths(p));
+    let own = peer.presences.iter().find(|p| p.key == member);
+    let indirect = own.is_some_and(|p| lacks_paths(&p.features));
     let sessions = peer.presences.into_iter().filter_map(|p| view(mesh, &member, p)).collect();
     let (online, since, hidden) = (peer.online, peer.since, peer.hidden);
     let about = fair(peer.about);
@@ -89,9 +90,9 @@ pub(super) async fn note(mesh: &Arc<Mesh>, peer: PeerInfo) -> Option<PublicKey> 
     Some(member)
 }
 
-/// Whether a member's own connection says that its node makes no direct paths.
-fn lacks_paths(p: &PresenceInfo) -> bool {
-    p.kind == IdentityKind::Member && !p.features.iter().any(|f| f == feature::P2P)
+/// Whether the features that a member's program named, if any, say that it makes no direct paths.
+fn lacks_paths(features: &[String]) -> bool {
+    !features.is_empty() && !features.iter().any(|f| f == feature::P2P)
 }
 
 /// What an identity says of itself, or nothing if it is longer than allowed.
@@ -195,7 +196,14 @@ pub(super) async fn present(mesh: &Arc<Mesh>, p: Presence) {
     if online {
         mesh.peer_back(&p.key);
     }
-    mesh.set_online(p.key, online, (p.event != PresenceEvent::Admitted).then_some(p.at));
+    mesh.views().change(p.key, |view| {
+        view.online = online;
+        view.since = (p.event != PresenceEvent::Admitted).then_some(p.at);
+        if online {
+            // Another program than the one that was there before, perhaps.
+            view.indirect = lacks_paths(&p.features);
+        }
+    });
     tell(mesh, p.key, p.member, p.kind, online);
 }
 

@@ -306,4 +306,7 @@ pub struct Presence {
     /// For sessions and services that came: the member's word for the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<Signed>,
+    /// Feature bits of the program behind an identity that came; none from brokers before this field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }

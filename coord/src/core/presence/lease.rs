@@ -18,6 +18,8 @@ pub struct Attached {
     pub since: UnixMillis,
     /// Whether the presence goes on from an earlier connection.
     pub resumed: bool,
+    /// Whether it goes on with a program of other features: `joined` is not told, but this has to be.
+    pub other_features: bool,
 }
 
 impl Presence {
@@ -146,6 +148,7 @@ impl Presence {
     /// Puts an identity in its connection's hands. What is there keeps its lease, age and words.
     fn take(&mut self, identity: Identity, fresh: Held) -> Attached {
         let attested = fresh.attested.map(|at| (at, identity.0, identity.1));
+        let mut other_features = false;
         let resumed = match self.held.get_mut(&identity) {
             Some(h) => {
                 self.deadlines.remove(&(h.until, identity.0, identity.1));
@@ -154,6 +157,7 @@ impl Presence {
                 }
                 let (lease, since) = (h.lease, h.since);
                 let about = std::mem::take(&mut h.about);
+                other_features = h.features != fresh.features;
                 *h = Held { lease, since, about, ..fresh };
                 true
             }
@@ -167,7 +171,7 @@ impl Presence {
         self.attested.extend(attested);
         let h = self.held.get(&identity);
         let (lease, since) = h.map_or((InstanceId([0; 16]), 0), |h| (h.lease, h.since));
-        Attached { lease, since, resumed }
+        Attached { lease, since, resumed, other_features }
     }
 
     /// Takes an identity away from a connection that another one of its member replaces there.

@@ -105,6 +105,17 @@ fn coming_back_in_time_is_silent_and_keeps_age_words_and_lease() {
 }
 
 #[test]
+fn coming_back_with_another_program_is_noticed() {
+    let mut p = presence(10);
+    let with = |conn, word: &str| Attach { features: vec![word.into()], ..at(conn, 1, 1) };
+    let mut changed = |a| p.attach(a, now(0)).0.unwrap().other_features;
+    assert!(!changed(with(1, "a")), "it comes: that is told anyway");
+    assert!(!changed(with(2, "a")));
+    assert!(changed(with(3, "b")));
+    assert_eq!(p.presences(&MESH, &key(1))[0].features, ["b"]);
+}
+
+#[test]
 fn the_same_instance_replaces_silently_with_all_it_has() {
     let mut p = presence(10);
     coming(&mut p, at(1, 1, 1), 0);
