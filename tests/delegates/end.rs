@@ -3,6 +3,7 @@
 use meshwire_signaling::frame::{
     ClientNack, Frame, MessageFrame, MessageState, PresenceEvent, Status, UnboundReason, code,
 };
+use meshwire_signaling::limits::CLAIM_LEASE;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::{Envelope, EnvelopeId, PublicKey, Target};
 
@@ -265,6 +266,29 @@ async fn a_lease_that_ran_out_is_no_end() {
     let r = ana.receipt().await;
     assert_eq!((r.id, r.receipt.by), (id, agent.public()));
     assert!(world.owner.believes(&world.mesh, &waiting, &r.receipt));
+}
+
+/// Mail that its member's socket has and has not answered comes with it at once, and not when the claim's
+/// lease is over.
+#[tokio::test]
+async fn what_was_not_answered_for_a_session_moves_with_it() {
+    let world = World::start().await;
+    let bob = world.member("bob").await;
+    let agent = bob.agent();
+    let words = bob.attest(&world.mesh, agent.public());
+    let mut ana = world.connect(&world.owner, MSGPACK).await;
+    let mut b = world.connect(&bob, MSGPACK).await;
+    b.bind(&agent.key, &words).await.unwrap();
+    let (_, letter) = mail(&world, agent.public(), "first");
+    ana.hand(letter).await.unwrap();
+    assert_eq!(b.message().await.attempt, 1);
+    let mut s = world.delegate(&bob, &agent, &words, |h| h.instance = bob.instance).await.unwrap();
+    let since = tokio::time::Instant::now();
+    let m = s.message().await;
+    assert_eq!((agent.open(&m.envelope).as_str(), m.attempt), ("first", 2));
+    assert!(since.elapsed() < CLAIM_LEASE / 2, "{:?}", since.elapsed());
+    s.ack(&world.mesh, &agent, &m).await;
+    assert_eq!(ana.receipt().await.receipt.by, agent.public());
 }
 
 #[tokio::test]

@@ -247,6 +247,13 @@ pub trait Tx: Send {
     async fn postpone(&mut self, delivery: &DeliveryRef, until: UnixMillis) -> Result<()>;
     /// Gives back all that a connection has claimed.
     async fn release(&mut self, conn: ConnId) -> Result<u64>;
+    /// Gives back what a connection has claimed for a recipient for whom it speaks no more.
+    async fn release_for(
+        &mut self,
+        conn: ConnId,
+        mesh: &MeshId,
+        recipient: &PublicKey,
+    ) -> Result<u64>;
     /// Gives back all claims: a new run of the broker.
     async fn release_all(&mut self) -> Result<()>;
     /// The author has noted a receipt.

@@ -28,9 +28,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs until it is aborted or the connection's queue is gone.
 pub(super) async fn run(conn: Shared) {
     let mut introduced = HashSet::new();
+    let mut served = HashSet::new();
     let mut drained = false;
     loop {
-        let wait = match round(&conn, &mut introduced, &mut drained).await {
+        let done = match give_back(&conn, &mut served).await {
+            Ok(()) => round(&conn, &mut introduced, &mut served, &mut drained).await,
+            Err(e) => Err(e),
+        };
+        let wait = match done {
             Ok(Step::More) => continue,
             Ok(Step::Wait(wait)) => wait,
             Ok(Step::Gone) => return,
@@ -70,9 +75,31 @@ fn full(conn: &Shared) -> Step {
     Step::Wait(deadline.map(|at| Duration::from_millis(at.saturating_sub(conn.tick()))))
 }
 
+/// An identity that has moved to another connection takes its mail along: also what was claimed for it here,
+/// perhaps while it moved, and has no answer. `served` are those for whom something was claimed.
+async fn give_back(conn: &Shared, served: &mut HashSet<PublicKey>) -> Result<(), StoreError> {
+    let registry = &conn.inner.registry;
+    let moved =
+        |key: &PublicKey| !registry.speaks_for(conn.id, key) && registry.connected(&conn.mesh, key);
+    let gone: Vec<PublicKey> = served.iter().copied().filter(moved).collect();
+    for recipient in gone {
+        let (id, mesh) = (conn.id, conn.mesh);
+        let job = conn
+            .inner
+            .writer
+            .run(move |tx| Box::pin(async move { tx.release_for(id, &mesh, &recipient).await }));
+        if job.await? > 0 {
+            registry.wake(&conn.mesh, &recipient);
+        }
+        served.remove(&recipient);
+    }
+    Ok(())
+}
+
 async fn round(
     conn: &Shared,
     introduced: &mut HashSet<PublicKey>,
+    served: &mut HashSet<PublicKey>,
     drained: &mut bool,
 ) -> Result<Step, StoreError> {
     if conn.handle.news_lost.swap(false, Ordering::AcqRel)
@@ -111,6 +138,7 @@ async fn round(
         }
         let batch = claim(conn, recipient, limit, urgent_only(conn, &recipient)).await?;
         if !batch.is_empty() {
+            served.insert(recipient);
             fault::pause_at(fault::CLAIMED).await;
         }
         for claimed in batch {

@@ -330,9 +330,10 @@ impl State {
                     }
                 }
                 Effect::Unbound { conn, key, reason } => {
-                    if let Some(handle) = self.handles.get(&conn)
-                        && handle.out.try_send(Arc::new(Unbound { key, reason }.into())).is_err()
-                    {
+                    let Some(handle) = self.handles.get(&conn) else { continue };
+                    // What it has claimed for that identity is to be given back.
+                    handle.wake();
+                    if handle.out.try_send(Arc::new(Unbound { key, reason }.into())).is_err() {
                         // It must not miss that. It reads nothing now; when it comes back it binds
                         // anew, and learns what became of the identity.
                         handle.close(close::SLOW_CONSUMER, "slow_consumer");

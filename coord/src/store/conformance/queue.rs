@@ -6,7 +6,7 @@ use std::sync::Arc;
 use meshwire_signaling::attest::IdentityKind;
 use meshwire_signaling::frame::MessageState;
 use meshwire_signaling::limits::{SKEW, ms};
-use meshwire_signaling::{EnvelopeId, Hash};
+use meshwire_signaling::{EnvelopeId, Hash, MeshId};
 
 use super::{
     LEASE, MESH, NEW, NOW, accept, answer, claim, claim_of, delegate_of, delivery, found, ids, key,
@@ -60,7 +60,12 @@ pub async fn claims(store: Arc<dyn Store>) {
     // A lease that ran out, and a connection that was lost.
     assert!(claim(s, claim_of(2, 3, NOW + LEASE - 1, 9)).await.is_empty());
     let mut tx = s.begin().await.unwrap();
-    assert_eq!(tx.release(1).await.unwrap(), 3);
+    let nobodys = [(9, MESH, key(2)), (1, MESH, key(3)), (1, MeshId([99; 32]), key(2))];
+    for (conn, mesh, recipient) in nobodys {
+        assert_eq!(tx.release_for(conn, &mesh, &recipient).await.unwrap(), 0);
+    }
+    assert_eq!(tx.release_for(1, &MESH, &key(2)).await.unwrap(), 3);
+    assert_eq!(tx.release(1).await.unwrap(), 0);
     tx.commit().await.unwrap();
     let again = claim(s, claim_of(2, 3, NOW, 9)).await;
     assert_eq!(ids(&again), vec![5, 1, 2]);

@@ -6,7 +6,7 @@ use meshwire_signaling::group::{ALL, reaches};
 use meshwire_signaling::limits::{SKEW, ms};
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::seal::Wrap;
-use meshwire_signaling::{PublicKey, UnixMillis, codec};
+use meshwire_signaling::{MeshId, PublicKey, UnixMillis, codec};
 
 use super::{Delivery, State, Stored};
 use crate::core::accept::{Plan, Recipients, TargetKind};
@@ -208,15 +208,18 @@ impl State {
     }
 
     pub(super) fn release(&mut self, of: impl Fn(ConnId) -> bool) -> u64 {
-        let mut n = 0;
-        for d in self.accepted.values_mut().flat_map(|s| s.deliveries.values_mut()) {
-            if d.claim.is_some_and(&of) {
-                d.claim = None;
-                d.claim_until = 0;
-                n += 1;
-            }
-        }
-        n
+        let all = self.accepted.values_mut().flat_map(|s| s.deliveries.values_mut());
+        give_back(all, of)
+    }
+
+    pub(super) fn release_for(
+        &mut self,
+        conn: ConnId,
+        mesh: &MeshId,
+        recipient: &PublicKey,
+    ) -> u64 {
+        let here = self.accepted.values_mut().filter(|s| s.mesh == *mesh);
+        give_back(here.filter_map(|s| s.deliveries.get_mut(recipient)), |claim| claim == conn)
     }
 
     pub(super) fn confirm(&mut self, d: &DeliveryRef) {
@@ -261,4 +264,17 @@ impl State {
         self.ended_at.retain(|slot, _| delegates.contains_key(slot));
         swept
     }
+}
+
+fn give_back<'a>(
+    deliveries: impl Iterator<Item = &'a mut Delivery>,
+    of: impl Fn(ConnId) -> bool,
+) -> u64 {
+    let mut n = 0;
+    for d in deliveries.filter(|d| d.claim.is_some_and(&of)) {
+        d.claim = None;
+        d.claim_until = 0;
+        n += 1;
+    }
+    n
 }

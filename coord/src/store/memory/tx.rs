@@ -216,6 +216,15 @@ impl Tx for MemoryTx {
         Ok(self.0.release(|claim| claim == conn))
     }
 
+    async fn release_for(
+        &mut self,
+        conn: ConnId,
+        mesh: &MeshId,
+        recipient: &PublicKey,
+    ) -> Result<u64> {
+        Ok(self.0.release_for(conn, mesh, recipient))
+    }
+
     async fn release_all(&mut self) -> Result<()> {
         self.0.release(|_| true);
         Ok(())

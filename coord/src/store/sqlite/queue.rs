@@ -1,7 +1,7 @@
 //! Deliveries, from the claim to the receipt's confirmation.
 
-use meshwire_signaling::UnixMillis;
 use meshwire_signaling::receipt::Verdict;
+use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
 use sqlx::{Row as _, SqliteConnection};
 
 use super::rows::{id, int, key, small, time};
@@ -116,6 +116,24 @@ pub(super) async fn release(db: &mut SqliteConnection, conn: ConnId) -> Result<u
         .bind(int(conn))
         .execute(db)
         .await?;
+    Ok(done.rows_affected())
+}
+
+pub(super) async fn release_for(
+    db: &mut SqliteConnection,
+    conn: ConnId,
+    mesh: &MeshId,
+    recipient: &PublicKey,
+) -> Result<u64> {
+    let done = sqlx::query(
+        "UPDATE deliveries SET claim = NULL, claim_until = 0
+         WHERE claim = ?1 AND mesh = ?2 AND recipient = ?3",
+    )
+    .bind(int(conn))
+    .bind(&mesh.0[..])
+    .bind(&recipient.0[..])
+    .execute(db)
+    .await?;
     Ok(done.rows_affected())
 }
 

@@ -241,6 +241,15 @@ impl Tx for SqliteTx {
         queue::release(&mut self.0, conn).await
     }
 
+    async fn release_for(
+        &mut self,
+        conn: ConnId,
+        mesh: &MeshId,
+        recipient: &PublicKey,
+    ) -> Result<u64> {
+        queue::release_for(&mut self.0, conn, mesh, recipient).await
+    }
+
     async fn release_all(&mut self) -> Result<()> {
         queue::release_all(&mut self.0).await
     }
