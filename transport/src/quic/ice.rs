@@ -120,8 +120,8 @@ pub(super) struct Agent {
     resting: Option<Way>,
     /// The way that was in use at rest, and how long it counts for alive without having been heard again.
     grace: Option<(Way, Instant)>,
-    /// The last check of a resting way, until it is answered.
-    pulse: Option<[u8; 12]>,
+    /// The last check of a resting way, until it is answered: repeated, it is the same.
+    pulse: Option<Vec<u8>>,
 }
 
 impl Agent {
@@ -431,25 +431,30 @@ impl Agent {
     /// Goes on checking, beginning with all pairs at once. Unless the way in use is in doubt, it counts for
     /// alive until its check could have been answered.
     pub(super) fn wake(&mut self, now: Instant, doubt: bool) {
-        let rested = self.resting.take().filter(|_| !doubt);
-        self.grace = rested.map(|way| (way, now + GRACE));
+        let rested = self.resting.take();
+        self.grace = rested.filter(|_| !doubt).map(|way| (way, now + GRACE));
         self.pulse = None;
+        if let (true, Some(way), Some(long_ago)) = (doubt, rested, now.checked_sub(SILENCE)) {
+            self.heard.entry(way).and_modify(|at| *at = long_ago.min(*at));
+        }
     }
 
     /// A check of the way in use.
     pub(super) fn pulse(&mut self) -> Option<Message> {
         let way = self.resting?;
-        let priority = if self.is_doubtful(way) { RELAY_PRIORITY } else { PROBE_PRIORITY };
-        let bytes = self.request(priority)?;
-        self.pulse = super::demux::transaction(&bytes);
-        Some(Message { way, bytes })
+        if self.pulse.is_none() {
+            let priority = if self.is_doubtful(way) { RELAY_PRIORITY } else { PROBE_PRIORITY };
+            self.pulse = Some(self.request(priority)?);
+        }
+        self.pulse.clone().map(|bytes| Message { way, bytes })
     }
 
     fn answers_pulse(&mut self, way: Way, message: &StunMessage<'_>, bytes: &[u8]) -> bool {
-        let asked = self.pulse.is_some() && self.resting == Some(way);
-        let Some(peer) = self.inner.remote_credentials().filter(|_| asked) else { return false };
+        let asked = self.pulse.as_deref().filter(|_| self.resting == Some(way));
+        let Some(asked) = asked.and_then(super::demux::transaction) else { return false };
+        let Some(peer) = self.inner.remote_credentials() else { return false };
         let answers = message.is_successful_binding_response()
-            && super::demux::transaction(bytes) == self.pulse
+            && super::demux::transaction(bytes) == Some(asked)
             && message.verify(peer.pass.as_bytes(), |key, parts| {
                 DefaultSha1HmacProvider.sha1_hmac(key, parts)
             });

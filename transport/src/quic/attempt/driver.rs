@@ -178,7 +178,7 @@ impl Driver {
                     End::Missed => drop(self.events.try_send(AttemptEvent::Missed)),
                 },
                 () = closed => return Ok(()),
-                () = self.stir.stirred() => self.disturb(false),
+                () = self.stir.stirred() => self.stirred(),
                 () = sleep_until(wake) => {}
             }
         }
@@ -283,6 +283,7 @@ impl Driver {
 
     /// Lets the agent do what is due, and says when to come again.
     fn settle(&mut self) -> Result<Instant, QuicError> {
+        self.look();
         match self.rhythm.due(now()) {
             Due::Nothing => {}
             Due::Pulse => {
@@ -318,7 +319,7 @@ impl Driver {
             return Ok(Instant::now() + self.dial.timeout);
         }
         let wake = match self.rhythm.is_resting() {
-            true => self.rhythm.deadline(),
+            true => self.rhythm.poll_timeout(),
             false => self.agent.poll_timeout(now()),
         };
         let dead = self.agent.last_heard().filter(|_| self.silent).map(|at| at + DEAD);
@@ -344,7 +345,8 @@ impl Driver {
         }
         // A candidate that comes late may explain an address that is in use already.
         let pair = way.map(|way| self.describe(way));
-        let look = !self.rhythm.is_resting() && self.looked.elapsed() >= LOOK;
+        let quiet = self.rhythm.is_resting() && !self.rhythm.is_busy();
+        let look = !quiet && self.looked.elapsed() >= LOOK;
         if look {
             self.looked = Instant::now();
         }

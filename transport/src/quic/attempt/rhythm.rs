@@ -1,10 +1,14 @@
 //! How often a connection makes sure of its way. Policy: no I/O, no clock.
 //!
-//! While something is said, or anything is in doubt, ICE checks all pairs of addresses every few seconds
-//! from both sides. A connection that says nothing *rests*: the controlling side alone asks, on the pair in use
-//! alone, once per [`PULSE`], which keeps the routers' mappings open (30 s at the least almost
-//! everywhere, RFC 4787 section 4.3 wants 2 min) and shows within eight seconds that the peer is gone. It is one
-//! packet there and one back; nothing else is sent, and no other timer runs.
+//! While anything is new or in doubt, ICE checks all pairs of addresses every few seconds from both sides. A
+//! connection that is settled *rests*: the controlling side alone asks, on the pair in use alone, once per
+//! [`PULSE`], which keeps the routers' mappings open (30 s at the least almost everywhere, RFC 4787 section
+//! 4.3 wants 2 min) and shows within eight seconds that the peer is gone. It is one packet there and one back;
+//! nothing else is sent, and no other timer runs.
+//!
+//! A direct way that rests is left alone while it is used, too: checks of spare pairs through a server would cost
+//! the server more than a few messages do. It is *busy*: both sides look whether QUIC's datagrams
+//! are answered by any, and ask at once if not. That shows within two seconds that the way is lost.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +20,10 @@ pub(super) const PULSE: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Pulses without an answer that make a doubt.
 const TRIES: u32 = 3;
+/// The same while the peer leaves something else unanswered as well.
+const BUSY_TRIES: u32 = 2;
+/// How often a busy connection is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 /// How much longer than [`PULSE`] the other side waits: all tries, and some delay.
 const LATE: Duration = Duration::from_secs(3);
 /// A connection whose peer has not been heard at all for so long is dead (design section 6).
@@ -32,6 +40,30 @@ pub(super) enum Due {
     Doubt,
 }
 
+/// What QUIC has sent and received so far, in datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
+#[derive(Debug)]
+struct Busy {
+    look: Instant,
+    seen: Traffic,
+    unanswered: Unanswered,
+}
+
+/// Whether something was sent, and nothing came since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unanswered {
+    No,
+    /// Since the last look.
+    Fresh,
+    /// For longer.
+    Long,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Rhythm {
@@ -44,12 +76,24 @@ pub(super) struct Rhythm {
     asked: Option<(Instant, u32)>,
     /// How much had been said when it was looked last.
     said: u64,
+    /// What is looked at while something is said on a resting connection.
+    busy: Option<Busy>,
+    patience: Duration,
 }
 
 impl Rhythm {
     pub(super) fn new(now: Instant, leads: bool) -> Self {
         let brisk_until = now + BRISK;
-        Self { leads, resting: false, brisk_until, heard: now, asked: None, said: 0 }
+        Self {
+            leads,
+            resting: false,
+            brisk_until,
+            heard: now,
+            asked: None,
+            said: 0,
+            busy: None,
+            patience: PATIENCE,
+        }
     }
 
     pub(super) fn is_resting(&self) -> bool {
@@ -60,12 +104,58 @@ impl Rhythm {
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.asked = None;
+        if let Some(busy) = &mut self.busy {
+            busy.unanswered = Unanswered::No;
+        }
+    }
+
+    /// Something is said on a resting connection.
+    pub(super) fn stir(&mut self, now: Instant, seen: Traffic) {
+        if self.resting && self.busy.is_none() {
+            self.busy = Some(Busy { look: now + LOOK, seen, unanswered: Unanswered::No });
+        }
+    }
+
+    /// Whether it is time for [`Self::look`].
+    pub(super) fn may_look(&self, now: Instant) -> bool {
+        self.busy.as_ref().is_some_and(|busy| now >= busy.look)
+    }
+
+    /// Looks at what a busy connection says, and says whether it still is busy.
+    pub(super) fn look(&mut self, now: Instant, traffic: Traffic) -> bool {
+        let Some(busy) = &mut self.busy else { return false };
+        let (sent, came) =
+            (traffic.sent != busy.seen.sent, traffic.received != busy.seen.received);
+        busy.unanswered = match busy.unanswered {
+            _ if came => Unanswered::No,
+            Unanswered::No if sent => Unanswered::Fresh,
+            Unanswered::No => Unanswered::No,
+            Unanswered::Fresh | Unanswered::Long => Unanswered::Long,
+        };
+        busy.seen = traffic;
+        busy.look = now + LOOK;
+        let over = !sent && !came && busy.unanswered == Unanswered::No;
+        if over {
+            self.busy = None;
+        }
+        !over
+    }
+
+    /// Whether something is said on a resting connection.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
+    /// Whether the peer leaves unanswered what is said.
+    fn is_urgent(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.unanswered == Unanswered::Long)
     }
 
     /// Something is different, or may be. Says whether that ends a rest.
     pub(super) fn disturb(&mut self, now: Instant) -> bool {
         self.brisk_until = now + BRISK;
         self.asked = None;
+        self.busy = None;
         std::mem::replace(&mut self.resting, false)
     }
 
@@ -74,15 +164,16 @@ impl Rhythm {
         !self.resting && now >= self.brisk_until
     }
 
-    /// Rests, unless there is reason not to; `said` counts what both sides have said so far. Says whether it
-    /// rests now.
-    pub(super) fn rest(&mut self, now: Instant, said: u64, settled: bool) -> bool {
+    /// Rests, unless there is reason not to; `said` counts what both sides have said so far, if that is a
+    /// reason. A round trip takes `rtt`. Says whether it rests now.
+    pub(super) fn rest(&mut self, now: Instant, said: u64, settled: bool, rtt: Duration) -> bool {
         if said != self.said || !settled {
             self.said = said;
             self.brisk_until = now + BRISK;
             return false;
         }
         self.heard(now);
+        self.patience = PATIENCE.max(rtt.saturating_mul(3) / 2).min(LATE / TRIES);
         self.resting = true;
         true
     }
@@ -93,20 +184,31 @@ impl Rhythm {
             return Due::Nothing;
         }
         match self.asked {
-            None if self.leads => self.asked = Some((now, 1)),
-            Some((_, tries)) if tries < TRIES => self.asked = Some((now, tries + 1)),
+            None if self.leads || self.is_urgent() => self.asked = Some((now, 1)),
+            Some((_, tries)) if tries < self.tries() => self.asked = Some((now, tries + 1)),
             _ => return Due::Doubt,
         }
         Due::Pulse
     }
 
-    /// When something is to be done, while it rests.
-    pub(super) fn deadline(&self) -> Instant {
+    fn tries(&self) -> u32 {
+        if self.is_urgent() { BUSY_TRIES } else { TRIES }
+    }
+
+    /// When the peer is to be asked, or given up.
+    fn deadline(&self) -> Instant {
         match (self.asked, self.leads) {
-            (Some((at, _)), _) => at + PATIENCE,
+            (Some((at, _)), _) => at + self.patience,
+            (None, _) if self.is_urgent() => self.heard,
             (None, true) => self.heard + PULSE,
             (None, false) => self.heard + PULSE + LATE,
         }
+    }
+
+    /// When something is to be done, while it rests.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        let look = self.busy.as_ref().map(|busy| busy.look);
+        look.into_iter().fold(self.deadline(), Instant::min)
     }
 }
 
@@ -120,7 +222,7 @@ mod tests {
         let mut rhythm = Rhythm::new(start, leads);
         assert!(!rhythm.may_rest(start + BRISK - SECOND));
         assert!(rhythm.may_rest(start + BRISK));
-        assert!(rhythm.rest(start + BRISK, 0, true) && rhythm.is_resting());
+        assert!(rhythm.rest(start + BRISK, 0, true, SECOND / 10) && rhythm.is_resting());
         rhythm
     }
 
@@ -128,10 +230,11 @@ mod tests {
     fn what_was_said_puts_a_rest_off() {
         let start = tokio::time::Instant::now().into_std();
         let mut rhythm = Rhythm::new(start, true);
-        assert!(!rhythm.rest(start + BRISK, 3, true));
+        let rtt = SECOND / 10;
+        assert!(!rhythm.rest(start + BRISK, 3, true, rtt));
         assert!(!rhythm.may_rest(start + BRISK + SECOND));
-        assert!(!rhythm.rest(start + 2 * BRISK, 3, false));
-        assert!(rhythm.rest(start + 3 * BRISK, 3, true));
+        assert!(!rhythm.rest(start + 2 * BRISK, 3, false, rtt));
+        assert!(rhythm.rest(start + 3 * BRISK, 3, true, rtt));
     }
 
     #[test]
@@ -155,7 +258,7 @@ mod tests {
             let mut rhythm = resting(start, leads);
             let mut pulses = 0;
             let at = loop {
-                let now = rhythm.deadline();
+                let now = rhythm.poll_timeout();
                 match rhythm.due(now) {
                     Due::Pulse => pulses += 1,
                     Due::Doubt => break now,
@@ -166,5 +269,79 @@ mod tests {
             assert!(at - (start + BRISK) < DEAD - 4 * SECOND);
             assert!(rhythm.disturb(at) && !rhythm.is_resting());
         }
+    }
+
+    /// Looks every [`LOOK`] at a connection of which `traffic` is what it has said by then, until there is
+    /// something else to do; when and what.
+    fn watch(
+        rhythm: &mut Rhythm,
+        start: Instant,
+        traffic: impl Fn(Duration) -> Traffic,
+    ) -> Vec<(Duration, Due)> {
+        rhythm.stir(start, traffic(Duration::ZERO));
+        let mut done = Vec::new();
+        while rhythm.poll_timeout() < start + 5 * SECOND {
+            let now = rhythm.poll_timeout();
+            if rhythm.may_look(now) {
+                rhythm.look(now, traffic(now - start));
+            }
+            match rhythm.due(now) {
+                Due::Nothing => {}
+                due => done.push((now - start, due)),
+            }
+            if done.last().is_some_and(|(_, due)| *due == Due::Doubt) {
+                break;
+            }
+        }
+        done
+    }
+
+    #[test]
+    fn a_busy_connection_is_left_alone_while_it_is_answered() {
+        let start = tokio::time::Instant::now().into_std();
+        for leads in [true, false] {
+            let mut rhythm = resting(start, leads);
+            let now = start + BRISK;
+            let said = |at: Duration| {
+                let n = u64::try_from(at.as_millis()).unwrap();
+                Traffic { sent: n, received: n / 300 }
+            };
+            assert_eq!(watch(&mut rhythm, now, said), [], "leads: {leads}");
+            assert!(rhythm.is_busy());
+        }
+    }
+
+    #[test]
+    fn a_busy_connection_that_is_not_answered_is_doubted_within_two_seconds() {
+        let start = tokio::time::Instant::now().into_std();
+        for leads in [true, false] {
+            let mut rhythm = resting(start, leads);
+            let said = |at: Duration| {
+                let sent = u64::try_from(at.as_millis() / 100).unwrap();
+                Traffic { sent, received: sent.min(6) }
+            };
+            let [(first, Due::Pulse), (_, Due::Pulse), (last, Due::Doubt)] =
+                watch(&mut rhythm, start + BRISK, said)[..]
+            else {
+                panic!("two pulses and a doubt")
+            };
+            // What came last came after 600 ms.
+            assert!(first >= SECOND && last - SECOND * 6 / 10 <= 2 * SECOND, "{first:?} {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_lone_datagram_that_is_lost_is_one_pulse_and_nobody_looks_any_more() {
+        let start = tokio::time::Instant::now().into_std();
+        let mut rhythm = resting(start, false);
+        let now = start + BRISK;
+        rhythm.stir(now, Traffic { sent: 0, received: 0 });
+        let lost = Traffic { sent: 1, received: 0 };
+        assert!(rhythm.look(now + LOOK, lost) && rhythm.due(now + LOOK) == Due::Nothing);
+        assert!(rhythm.look(now + 2 * LOOK, lost));
+        assert_eq!(rhythm.due(now + 2 * LOOK), Due::Pulse);
+        rhythm.heard(now + 2 * LOOK);
+        assert!(!rhythm.look(now + 3 * LOOK, lost) && !rhythm.is_busy());
+        assert_eq!(rhythm.due(now + 3 * LOOK), Due::Nothing);
     }
 }

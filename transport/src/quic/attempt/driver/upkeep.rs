@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::{Driver, GUESSES, now};
-use crate::quic::attempt::rhythm::DEAD;
+use crate::quic::attempt::rhythm::{DEAD, Traffic};
 use crate::quic::demux;
 
 impl Driver {
@@ -35,17 +35,48 @@ impl Driver {
         // Before it is looked what was said: nothing is said unnoticed.
         self.stir.set_resting(true);
         let stats = connection.stats();
-        let said = stats.frame_tx.stream.saturating_add(stats.frame_rx.stream);
-        let relayed = self.pair.borrow().is_none_or(|pair| !pair.is_direct());
+        let relayed = self.is_relayed();
+        // While what is said goes through a server, a better way is worth looking for.
+        let said = match relayed {
+            true => stats.frame_tx.stream.saturating_add(stats.frame_rx.stream),
+            false => 0,
+        };
         let guesses = relayed && self.guessing.is_some() && self.since.elapsed() < GUESSES;
         let settled = !guesses && self.agent.rest(now());
-        if self.rhythm.rest(now(), said, settled) {
+        if self.rhythm.rest(now(), said, settled, stats.path.rtt) {
             self.shared().mux.routes.forget(&self.outstanding);
             self.outstanding = VecDeque::new();
         } else {
             self.stir.set_resting(false);
             self.agent.wake(now(), false);
         }
+    }
+
+    fn is_relayed(&self) -> bool {
+        self.pair.borrow().is_none_or(|pair| !pair.is_direct())
+    }
+
+    /// Something is said on a connection that rests.
+    pub(super) fn stirred(&mut self) {
+        match self.traffic().filter(|_| !self.is_relayed()) {
+            Some(traffic) => self.rhythm.stir(now(), traffic),
+            None => self.disturb(false),
+        }
+    }
+
+    /// Looks whether what is said is answered, if it is time for that.
+    pub(super) fn look(&mut self) {
+        if self.rhythm.may_look(now()) {
+            // Before it is looked what was said: nothing is said unnoticed.
+            self.stir.set_resting(true);
+            let busy = self.traffic().is_some_and(|traffic| self.rhythm.look(now(), traffic));
+            self.stir.set_resting(!busy);
+        }
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        let stats = self.connection.as_ref()?.stats();
+        Some(Traffic { sent: stats.udp_tx.datagrams, received: stats.udp_rx.datagrams })
     }
 
     /// Whether the peer has not been heard for [`DEAD`], by whatever it sends.
