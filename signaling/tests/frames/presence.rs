@@ -60,8 +60,9 @@ pub(super) fn peer() -> impl Strategy<Value = PeerInfo> {
 fn presence() -> impl Strategy<Value = Presence> {
     use PresenceEvent::{Admitted, Joined, Left};
     let event = select(vec![Joined, Left, Admitted]);
-    (event, key(), key(), kind(), int(), of(chain()), of(signed())).prop_map(
-        |(event, key, member, kind, at, chain, attestation)| Presence {
+    let who = (event, key(), key(), kind(), int());
+    (who, of(chain()), of(signed()), vec(text(), 0..3)).prop_map(
+        |((event, key, member, kind, at), chain, attestation, features)| Presence {
             event,
             key,
             member,
@@ -69,6 +70,7 @@ fn presence() -> impl Strategy<Value = Presence> {
             at,
             chain,
             attestation,
+            features,
         },
     )
 }
