@@ -25,7 +25,7 @@ use crate::config::{
 use crate::core::p2p::Rates;
 use crate::core::rate::RateLimiter;
 use crate::health::{self, Health};
-use crate::http::{self, Binding, Place};
+use crate::http::{self, Binding, Near, Place};
 use crate::metrics::Metrics;
 use crate::store::{MemoryStore, SqliteStore, Store};
 use crate::tls;
@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) next_conn: AtomicU64,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) mutant: Option<Mutant>,
+    /// Something in front passes connections on: where they come from is not known.
+    pub(crate) behind_proxy: bool,
     /// Features that a test of an older broker holds back.
     pub(crate) withheld: Vec<String>,
     rates: Mutex<RateLimiter<(MeshId, PublicKey)>>,
@@ -231,6 +233,7 @@ impl Broker {
             store,
             writer,
             mutant,
+            behind_proxy: config.tls == Tls::BehindProxy,
             withheld: config::withheld(),
             stopping,
             net,
@@ -352,7 +355,8 @@ async fn accept(inner: Arc<Inner>, listener: Box<dyn Listener>, tls: Option<TlsA
         let (router, tls) = (router.clone(), tls.clone());
         tokio::spawn(async move {
             let place = Place(Arc::new(permit));
-            if let Err(e) = connection(stream, tls, router, place).await {
+            let near = Near(from.ip().is_loopback());
+            if let Err(e) = connection(stream, tls, router, place, near).await {
                 tracing::debug!(%from, error = %e, "connection ended");
             }
         });
@@ -366,6 +370,7 @@ async fn connection(
     tls: Option<TlsAcceptor>,
     router: axum::Router,
     place: Place,
+    near: Near,
 ) -> Result<(), Failed> {
     let (stream, binding): (BoxStream, _) = match tls {
         None => (stream, None),
@@ -376,7 +381,8 @@ async fn connection(
             (Box::new(stream), Some(Hash(exporter)))
         }
     };
-    let router = router.layer(axum::Extension(Binding(binding))).layer(axum::Extension(place));
+    let router = router.layer(axum::Extension(Binding(binding)));
+    let router = router.layer(axum::Extension(place)).layer(axum::Extension(near));
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(OPENING)

@@ -137,6 +137,7 @@ mod tests {
             adapter: "quic".into(),
             attempt: AttemptId([3; 16]),
             payload: vec![0; MAX_P2P].into(),
+            loopback: false,
         }
     }
 

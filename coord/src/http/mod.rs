@@ -8,7 +8,7 @@ mod meshes;
 mod page;
 mod upgrade;
 
-pub(crate) use upgrade::{Binding, Place};
+pub(crate) use upgrade::{Binding, Near, Place};
 
 use std::sync::Arc;
 

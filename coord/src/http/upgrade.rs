@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::{Failure, Shared};
 use crate::serve::Inner;
-use crate::ws;
+use crate::ws::{self, Opened};
 
 /// Read buffer per connection: small, because most connections idle.
 const READ_BUFFER: usize = 8 * 1024;
@@ -28,6 +28,13 @@ const WRITE_BUFFER: usize = 64 * 1024;
 /// The TLS exporter of the connection that a request came on.
 #[derive(Clone, Copy)]
 pub(crate) struct Binding(pub(crate) Option<Hash>);
+
+/// Whether a connection came over loopback.
+#[derive(Clone, Copy)]
+pub(crate) struct Near(pub(crate) bool);
+
+/// Headers of requests that come from elsewhere and were passed on.
+const PASSED_ON: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
 /// A connection's place among those that the broker allows; given back with the last clone.
 #[derive(Clone)]
@@ -46,8 +53,11 @@ pub(super) async fn upgrade(State(inner): Shared, mut request: Request) -> Respo
     };
     let binding = request.extensions().get::<Binding>().and_then(|b| b.0);
     let place = request.extensions().get::<Place>().cloned();
+    let near = request.extensions().get::<Near>().is_some_and(|near| near.0)
+        && !inner.behind_proxy
+        && !is_passed_on(request.headers());
     tokio::spawn(async move {
-        serve(inner, upgrading, encoding, binding).await;
+        serve(inner, upgrading, Opened { encoding, binding, near }).await;
         drop(place);
     });
     let headers = [
@@ -57,6 +67,11 @@ pub(super) async fn upgrade(State(inner): Shared, mut request: Request) -> Respo
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// Whether something in front of the broker says that it passes a request on.
+fn is_passed_on(headers: &HeaderMap) -> bool {
+    PASSED_ON.iter().any(|name| headers.contains_key(*name))
 }
 
 fn check(headers: &HeaderMap) -> Result<(HeaderValue, Encoding), Failure> {
@@ -81,7 +96,7 @@ fn check(headers: &HeaderMap) -> Result<(HeaderValue, Encoding), Failure> {
     Ok((accept, encoding))
 }
 
-async fn serve(inner: Arc<Inner>, on: OnUpgrade, encoding: Encoding, binding: Option<Hash>) {
+async fn serve(inner: Arc<Inner>, on: OnUpgrade, opened: Opened) {
     let Ok(upgraded) = on.await else { return };
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_FRAME))
@@ -91,5 +106,22 @@ async fn serve(inner: Arc<Inner>, on: OnUpgrade, encoding: Encoding, binding: Op
         .max_write_buffer_size(WRITE_BUFFER + 2 * MAX_FRAME);
     let io = TokioIo::new(upgraded);
     let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    ws::run(inner, socket, encoding, binding).await;
+    ws::run(inner, socket, opened).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_proxy_passes_on_is_not_from_here() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("127.0.0.1"));
+        assert!(!is_passed_on(&headers));
+        for name in ["Forwarded", "X-Forwarded-For", "X-Real-IP"] {
+            let name: header::HeaderName = name.parse().unwrap();
+            let there = HeaderMap::from_iter([(name, HeaderValue::from_static("203.0.113.7"))]);
+            assert!(is_passed_on(&there));
+        }
+    }
 }

@@ -118,6 +118,8 @@ pub(crate) struct Conn {
     /// The identity that said hello, and what it is.
     key: PublicKey,
     kind: IdentityKind,
+    /// It came over loopback.
+    near: bool,
     /// Hash of the hello, which binds refer to.
     hello: Hash,
     handle: Handle,
@@ -151,12 +153,21 @@ impl Conn {
     }
 }
 
+/// What is known of a socket when it has become a WebSocket.
+pub(crate) struct Opened {
+    /// How frames are written there.
+    pub(crate) encoding: Encoding,
+    /// The exporter of its TLS.
+    pub(crate) binding: Option<Hash>,
+    /// It came over loopback, from a program on this machine.
+    pub(crate) near: bool,
+}
+
 /// Runs a connection to its end.
 pub(crate) async fn run(
     inner: Arc<Inner>,
     mut socket: Socket,
-    encoding: Encoding,
-    binding: Option<Hash>,
+    Opened { encoding, binding, near }: Opened,
 ) {
     let Some(guest) = handshake::run(&inner, &mut socket, encoding, binding).await else { return };
     let (out, out_rx) = mpsc::channel(OUT_QUEUE);
@@ -180,6 +191,7 @@ pub(crate) async fn run(
         member: guest.attach.member,
         key: guest.attach.key,
         kind: guest.attach.kind,
+        near,
         hello: guest.hello,
         handle: handle.clone(),
         window: Mutex::new(Window::new(inner.policy.window)),

@@ -39,7 +39,7 @@ pub(super) async fn carry(conn: &Shared, req: Option<u64>, frame: P2pFrame) -> F
     }
 }
 
-async fn forward(conn: &Shared, frame: P2pFrame) -> Result<(), ErrorFrame> {
+async fn forward(conn: &Shared, mut frame: P2pFrame) -> Result<(), ErrorFrame> {
     let inner = &conn.inner;
     let (mesh, to) = (conn.mesh, frame.to);
     inner.negotiations(|rates, now| rates.sender(mesh, conn.member, now))?;
@@ -51,6 +51,8 @@ async fn forward(conn: &Shared, frame: P2pFrame) -> Result<(), ErrorFrame> {
     };
     capable(conn.handle.p2p, handle.p2p)?;
     inner.negotiations(|rates, now| rates.pair(mesh, conn.member, to, now))?;
+    // Whatever the sender says of itself.
+    frame.loopback = conn.near;
     match handle.signals.try_send(Arc::new(frame.into_frame(None))) {
         Ok(()) => Ok(()),
         Err(TrySendError::Full(_)) => {

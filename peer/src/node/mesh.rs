@@ -229,7 +229,7 @@ impl Mesh {
         self.state.subscribe()
     }
 
-    /// Whether we reach the broker over loopback.
+    /// Whether we reach the broker over loopback. Of the peer the broker says it with each step.
     pub(super) fn over_loopback(&self) -> bool {
         self.row.broker_url.parse::<BaseUrl>().is_ok_and(|base| base.is_loopback())
     }

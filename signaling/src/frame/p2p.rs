@@ -65,6 +65,8 @@ pub struct P2pFrame {
     pub attempt: AttemptId,
     /// Sealed by the sender for the recipient; at most [`crate::limits::MAX_P2P`] bytes.
     pub payload: Blob,
+    /// The broker's word: the sender's socket came to it over loopback. Nodes say nothing here.
+    pub loopback: bool,
 }
 
 macro_rules! steps {
@@ -87,12 +89,15 @@ macro_rules! steps {
                 pub attempt: AttemptId,
                 /// See [`P2pFrame::payload`].
                 pub payload: Blob,
+                /// See [`P2pFrame::loopback`].
+                #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+                pub loopback: bool,
             }
 
             impl From<$name> for P2pFrame {
                 fn from(f: $name) -> Self {
-                    let $name { req: _, to, from, adapter, attempt, payload } = f;
-                    Self { kind: P2pKind::$kind, to, from, adapter, attempt, payload }
+                    let $name { req: _, to, from, adapter, attempt, payload, loopback } = f;
+                    Self { kind: P2pKind::$kind, to, from, adapter, attempt, payload, loopback }
                 }
             }
         )*
@@ -102,9 +107,11 @@ macro_rules! steps {
             /// broker to node.
             #[must_use]
             pub fn into_frame(self, req: Option<u64>) -> Frame {
-                let Self { kind, to, from, adapter, attempt, payload } = self;
+                let Self { kind, to, from, adapter, attempt, payload, loopback } = self;
                 match kind {
-                    $(P2pKind::$kind => $name { req, to, from, adapter, attempt, payload }.into(),)*
+                    $(P2pKind::$kind => {
+                        $name { req, to, from, adapter, attempt, payload, loopback }.into()
+                    })*
                 }
             }
         }

@@ -211,6 +211,18 @@ impl Content {
         Ok(content)
     }
 
+    /// The same without addresses of the loopback: a peer on another machine means its own by them.
+    #[must_use]
+    pub fn without_loopback(mut self) -> Self {
+        let candidates = match &mut self {
+            Self::Offer(p) | Self::Answer(p) => &mut p.candidates,
+            Self::Candidate(c) => &mut c.candidates,
+            Self::Bye(_) => return self,
+        };
+        candidates.retain(|c| !c.addr.ip().to_canonical().is_loopback());
+        self
+    }
+
     /// What [`Self::decode`] checks of a content that decodes; a sender asks it of its own.
     ///
     /// # Errors

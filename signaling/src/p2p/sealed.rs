@@ -242,7 +242,7 @@ impl Negotiation {
     pub fn frame(&self, sealed: Sealed) -> P2pFrame {
         let Self { kind, to, from, attempt, .. } = *self;
         let adapter = self.adapter.clone();
-        P2pFrame { kind, to, from, adapter, attempt, payload: sealed.payload }
+        P2pFrame { kind, to, from, adapter, attempt, payload: sealed.payload, loopback: false }
     }
 }
 

@@ -379,3 +379,17 @@ proptest! {
         fuzz(&bytes);
     }
 }
+
+#[test]
+fn addresses_of_another_machines_loopback_are_left_out() {
+    let all = ["127.0.0.1:9", "192.168.1.2:9", "[::1]:9", "[::ffff:127.0.0.1]:9", "[fd00::1]:9"];
+    let candidates: Vec<_> = all.into_iter().map(candidate).collect();
+    let there = vec![candidates[1].clone(), candidates[4].clone()];
+    let some = Candidates { candidates: candidates.clone(), ..Default::default() };
+    let kept = Candidates { candidates: there.clone(), ..Default::default() };
+    assert_eq!(Content::Candidate(some).without_loopback(), Content::Candidate(kept));
+    let offer = Params { candidates, ..params() };
+    let kept = Params { candidates: there, ..params() };
+    assert_eq!(Content::Offer(offer.clone()).without_loopback(), Content::Offer(kept.clone()));
+    assert_eq!(Content::Answer(offer).without_loopback(), Content::Answer(kept));
+}

@@ -13,10 +13,10 @@ use proptest::prelude::*;
 use super::{blob, int, key, made, text};
 
 fn step(kind: P2pKind) -> BoxedStrategy<Frame> {
-    (of(int()), key(), key(), text(), any::<[u8; 16]>(), blob())
-        .prop_map(move |(req, to, from, adapter, attempt, payload)| {
+    (of(int()), key(), key(), text(), any::<[u8; 16]>(), blob(), any::<bool>())
+        .prop_map(move |(req, to, from, adapter, attempt, payload, loopback)| {
             let attempt = AttemptId(attempt);
-            P2pFrame { kind, to, from, adapter, attempt, payload }.into_frame(req)
+            P2pFrame { kind, to, from, adapter, attempt, payload, loopback }.into_frame(req)
         })
         .boxed()
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use meshwire_signaling::frame::{P2pFrame, P2pKind};
+use meshwire_signaling::id::Blob;
 use meshwire_signaling::p2p::quic::Content;
 use meshwire_signaling::p2p::{Expected, Opened, P2pError, open};
 use meshwire_signaling::{Hash, PublicKey};
@@ -51,12 +52,13 @@ pub(in crate::node) async fn hear(mesh: &Arc<Mesh>, frame: P2pFrame) {
         return;
     }
     let attempt = step.attempt.0;
+    let content = if frame.loopback { step.content } else { elsewhere(step.kind, step.content) };
     match step.kind {
         P2pKind::Offer if paths.mode() == PathMode::RelayOnly => {}
         P2pKind::Offer => {
             // Its node may have begun anew, within its lease, of which nobody is told.
             mesh.views().change(peer, |view| view.indirect = false);
-            mesh.path_offered(&peer, attempt, hash, step.content);
+            mesh.path_offered(&peer, attempt, hash, content);
         }
         P2pKind::Answer | P2pKind::Candidate => {
             if step.kind == P2pKind::Answer {
@@ -65,17 +67,26 @@ pub(in crate::node) async fn hear(mesh: &Arc<Mesh>, frame: P2pFrame) {
             let state = paths.lock();
             let talk = state.pairs.get(&peer).and_then(|pair| pair.talk(&attempt));
             if let Some(talk) = talk {
-                talk.hears(step.kind, step.content);
+                talk.hears(step.kind, content);
             }
         }
         P2pKind::Bye => {
-            let detail = match Content::decode(P2pKind::Bye, &step.content) {
+            let detail = match Content::decode(P2pKind::Bye, &content) {
                 Ok(Content::Bye(bye)) => bye.reason,
                 _ => String::new(),
             };
             let cause = Cause::PeerRefused;
             mesh.path_event(&peer, Event::Failed { attempt, cause, detail });
         }
+    }
+}
+
+/// What somebody said who does not reach the broker over loopback.
+fn elsewhere(kind: P2pKind, content: Blob) -> Blob {
+    match Content::decode(kind, &content) {
+        Ok(decoded) => Blob(decoded.without_loopback().encode()),
+        // Whoever takes it says what is wrong.
+        Err(_) => content,
     }
 }
 

@@ -124,8 +124,7 @@ impl Rhythm {
     /// Looks at what a busy connection says, and says whether it still is busy.
     pub(super) fn look(&mut self, now: Instant, traffic: Traffic) -> bool {
         let Some(busy) = &mut self.busy else { return false };
-        let (sent, came) =
-            (traffic.sent != busy.seen.sent, traffic.received != busy.seen.received);
+        let (sent, came) = (traffic.sent != busy.seen.sent, traffic.received != busy.seen.received);
         busy.unanswered = match busy.unanswered {
             _ if came => Unanswered::No,
             Unanswered::No if sent => Unanswered::Fresh,

@@ -150,6 +150,7 @@ async fn requests_get_their_answers() {
 async fn steps_of_negotiations_go_both_ways() {
     let (mut bench, mut broker) = Bench::up().await;
     let step = |kind| P2pFrame {
+        loopback: false,
         kind,
         to: SecretKey::from_seed(&[5; 32]).public(),
         from: member().public(),
