@@ -13,33 +13,13 @@ use meshwire_signaling::p2p::SignedStep;
 use serde_json::Value;
 
 /// RFC 5769's messages and RFC 8489's (appendix B.1).
-const RFC: [(&str, &str); 5] = [
-    ("rfc5769-request", RFC5769_REQUEST),
-    ("rfc5769-response-v4", RFC5769_V4),
-    ("rfc5769-response-v6", RFC5769_V6),
-    ("rfc5769-long-term", RFC5769_LONG_TERM),
-    ("rfc8489-sha256", RFC8489_SHA256),
+const RFC: [&str; 5] = [
+    "rfc5769-request",
+    "rfc5769-response-v4",
+    "rfc5769-response-v6",
+    "rfc5769-long-term",
+    "rfc8489-sha256",
 ];
-const RFC5769_REQUEST: &str = "\
-    000100582112a442b7e7a701bc34d686fa87dfae802200105354554e207465737420636c69656e7400240004\
-    6e0001ff80290008932ff9b151263b36000600096576746a3a68367659202020000800149aeaa70cbfd8cb56\
-    781ef2b5b2d3f249c1b571a280280004e57a3bcf";
-const RFC5769_V4: &str = "\
-    0101003c2112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220002000080001a147\
-    e112a643000800142b91f599fd9e90c38c7489f92af9ba53f06be7d780280004c07d4c96";
-const RFC5769_V6: &str = "\
-    010100482112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220002000140002a147\
-    0113a9faa5d3f179bc25f4b5bed2b9d900080014a382954e4be67bf11784c97c8292c275bfe3ed4180280004\
-    c8fb0b4c";
-const RFC5769_LONG_TERM: &str = "\
-    000100602112a44278ad3433c6ad72c029da412e00060012e3839ee38388e383aae38383e382afe382b90000\
-    0015001c662f2f3439396b39353464364f4c33346f4c394653547679363473410014000b6578616d706c652e\
-    6f72670000080014f67024656dd64a3e02b8e0712e85c9a28ca89666";
-const RFC8489_SHA256: &str = "\
-    000100902112a44278ad3433c6ad72c029da412e001e00204a3cf38fef6992bda952c6780417da0f24819415\
-    569e60b205c46e41407f1704001500296f624d61744a6f733241414143662f2f3439396b39353464364f4c33\
-    346f4c394653547679363473410000000014000b6578616d706c652e6f726700001d000400020000001c0020\
-    b5c7bf005b6c52a21c51c5e892f81924136296cb927c43149309278cc6518e65";
 
 type Corpora = BTreeMap<(&'static str, String), Vec<u8>>;
 
@@ -54,6 +34,12 @@ fn unhex(value: &Value) -> Vec<u8> {
     hex::decode(value.as_str().unwrap()).unwrap()
 }
 
+/// A message of [`RFC`].
+fn rfc(name: &str) -> Vec<u8> {
+    let path = format!("{}/../turn/vectors/{name}.hex", env!("CARGO_MANIFEST_DIR"));
+    hex::decode(fs::read_to_string(path).unwrap().replace('\n', "")).unwrap()
+}
+
 /// The cases of a list in a file of vectors.
 fn cases(file: &str, list: &str) -> Vec<Value> {
     let path = format!("{}/../signaling/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
@@ -62,13 +48,13 @@ fn cases(file: &str, list: &str) -> Vec<Value> {
 }
 
 fn stun_and_demux(corpora: &mut Corpora) {
-    for (name, text) in RFC {
+    for name in RFC {
         for target in ["stun", "demux"] {
-            corpora.insert((target, name.to_owned()), hex::decode(text).unwrap());
+            corpora.insert((target, name.to_owned()), rfc(name));
         }
     }
     let channel = b"\x40\x00\x00\x05hello\0\0\0".to_vec();
-    let stream = [hex::decode(RFC5769_REQUEST).unwrap(), channel.clone()].concat();
+    let stream = [rfc(RFC[0]), channel.clone()].concat();
     corpora.insert(("stun", "channel".into()), channel.clone());
     corpora.insert(("stun", "stream".into()), stream);
     corpora.insert(("demux", "channel".into()), channel);
@@ -263,7 +249,7 @@ fn ice(corpora: &mut Corpora) {
     trickled.extend([(8, 0, &[][..]), TIME, on(0), on(1), (8, 8, &[]), TIME, on(0), on(1)]);
     trickled.extend(good);
     corpora.insert(("ice", "trickled".into()), steps(&trickled));
-    let request = hex::decode(RFC5769_REQUEST).unwrap();
+    let request = rfc(RFC[0]);
     let strange = [&[9, 9, 9, 9, 20, 0], &request[..]].concat();
     corpora.insert(("ice", "stranger".into()), steps(&[TIME, (4, 0, &strange), (4, 1, &strange)]));
     let silent = [TIME, (5, 0, &[]), (5, 1, &[]), (6, 255, &[]), (6, 255, &[]), (6, 255, &[])];

@@ -376,15 +376,28 @@ impl FromStr for Preset {
         if let Some(found) = all().find(|p| p.name() == text) {
             return Ok(found);
         }
-        let near = all().max_by_key(|p| alike(p.name(), text)).map_or("open", Self::name);
+        let alike = |p: &Self| strsim::jaro_winkler(p.name(), text);
+        let near = all().max_by(|a, b| alike(a).total_cmp(&alike(b))).map_or("open", Self::name);
         let names: Vec<_> = all().map(Self::name).collect();
         Err(ConfigError::Preset(text.to_owned(), near, names.join(", ")))
     }
 }
 
-/// How many pairs of neighbouring letters two words share.
-fn alike(a: &str, b: &str) -> usize {
-    let pairs = |t: &str| t.as_bytes().windows(2).map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let theirs = pairs(b);
-    pairs(a).iter().filter(|pair| theirs.contains(pair)).count()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_gets_the_preset_that_was_meant() {
+        for (slip, meant) in [
+            ("symetric", "symmetric"),
+            ("symmetric_preserving", "symmetric-preserving"),
+            ("fullcone", "full-cone"),
+            ("cg-nat", "cgnat"),
+            ("port-restriced", "port-restricted"),
+        ] {
+            let refused = slip.parse::<Preset>().unwrap_err().to_string();
+            assert!(refused.contains(&format!("nearest is {meant:?}")), "{refused}");
+        }
+    }
 }

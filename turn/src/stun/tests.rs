@@ -8,32 +8,17 @@ use proptest::prelude::*;
 use super::*;
 use crate::auth::{Algorithm, key_in_realm};
 
-const REQUEST: &str = "\
-    000100582112a442b7e7a701bc34d686fa87dfae802200105354554e207465737420636c69656e7400240004\
-    6e0001ff80290008932ff9b151263b36000600096576746a3a68367659202020000800149aeaa70cbfd8cb56\
-    781ef2b5b2d3f249c1b571a280280004e57a3bcf";
-const RESPONSE_V4: &str = "\
-    0101003c2112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220002000080001a147\
-    e112a643000800142b91f599fd9e90c38c7489f92af9ba53f06be7d780280004c07d4c96";
-const RESPONSE_V6: &str = "\
-    010100482112a442b7e7a701bc34d686fa87dfae8022000b7465737420766563746f7220002000140002a147\
-    0113a9faa5d3f179bc25f4b5bed2b9d900080014a382954e4be67bf11784c97c8292c275bfe3ed4180280004\
-    c8fb0b4c";
-const LONG_TERM: &str = "\
-    000100602112a44278ad3433c6ad72c029da412e00060012e3839ee38388e383aae38383e382afe382b90000\
-    0015001c662f2f3439396b39353464364f4c33346f4c394653547679363473410014000b6578616d706c652e\
-    6f72670000080014f67024656dd64a3e02b8e0712e85c9a28ca89666";
-const SHA256: &str = "\
-    000100902112a44278ad3433c6ad72c029da412e001e00204a3cf38fef6992bda952c6780417da0f24819415\
-    569e60b205c46e41407f1704001500296f624d61744a6f733241414143662f2f3439396b39353464364f4c33\
-    346f4c394653547679363473410000000014000b6578616d706c652e6f726700001d000400020000001c0020\
-    b5c7bf005b6c52a21c51c5e892f81924136296cb927c43149309278cc6518e65";
+const REQUEST: &str = include_str!("../../vectors/rfc5769-request.hex");
+const RESPONSE_V4: &str = include_str!("../../vectors/rfc5769-response-v4.hex");
+const RESPONSE_V6: &str = include_str!("../../vectors/rfc5769-response-v6.hex");
+const LONG_TERM: &str = include_str!("../../vectors/rfc5769-long-term.hex");
+const SHA256: &str = include_str!("../../vectors/rfc8489-sha256.hex");
 
 const SHORT_TERM: &[u8] = b"VOkJxbRl1RmTxUk/WvJxBt";
 const USER: &str = "\u{30DE}\u{30C8}\u{30EA}\u{30C3}\u{30AF}\u{30B9}";
 
 fn bytes(hex: &str) -> Vec<u8> {
-    hex::decode(hex).unwrap()
+    hex::decode(hex.replace('\n', "")).unwrap()
 }
 
 #[test]
