@@ -99,8 +99,8 @@ fn turn_server(corpora: &mut Corpora) {
         corpora
             .insert(("turn_server", format!("option-{n}")), steps(&[(4, 0, &asked), (1, 0, &[])]));
     }
-    for (name, text) in RFC {
-        let bytes = hex::decode(text).unwrap();
+    for name in RFC {
+        let bytes = rfc(name);
         let sent = steps(&[(4, 0, UDP), (0, 0, &bytes), (0, 1, &bytes)]);
         corpora.insert(("turn_server", name.to_owned()), sent);
     }
@@ -277,7 +277,7 @@ fn netcheck(corpora: &mut Corpora) {
         ("netcheck", "victim".into()),
         steps(&[(0, 0, &victim), (4, 100, &[]), (4, 0, &[])]),
     );
-    let response = hex::decode(RFC5769_V4).unwrap();
+    let response = rfc(RFC[1]);
     corpora.insert(
         ("netcheck", "xor-mapped".into()),
         steps(&[(0, 0, &response[20..]), (3, 0, &response)]),
