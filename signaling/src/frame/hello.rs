@@ -42,6 +42,8 @@ pub mod feature {
     pub const LEASE: &str = "lease";
     /// Negotiation frames for direct paths are understood, and carried by the broker.
     pub const P2P: &str = "p2p";
+    /// Records of streams are understood, and carried by the broker ([`crate::stream::carry`]).
+    pub const STREAMS: &str = "streams";
 }
 
 /// The broker's first frame.

@@ -20,6 +20,7 @@
 //! | that repeats an open | the envelope's expiry and id |
 //! | that repeats records | their numbers, which the reader remembers |
 
+pub mod carry;
 mod control;
 mod keys;
 mod open;
@@ -50,4 +51,5 @@ pub fn fuzz(bytes: &[u8]) {
         debug_assert_eq!(Control::decode(&control.encode()), Ok(Some(control)));
     }
     let _ = Header::parse(bytes);
+    carry::fuzz(bytes);
 }

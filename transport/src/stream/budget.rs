@@ -10,6 +10,8 @@ pub struct Budget(Arc<Account>);
 #[derive(Debug)]
 struct Account {
     limit: u64,
+    /// What no reservation may grow into.
+    spare: u64,
     used: AtomicU64,
 }
 
@@ -17,7 +19,14 @@ impl Budget {
     /// An account of `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self(Arc::new(Account { limit, used: AtomicU64::new(0) }))
+        Self::with_spare(limit, 0)
+    }
+
+    /// An account of `limit` bytes, of which `spare` are for those who come anew: a few fast streams that grow do not
+    /// take it all.
+    #[must_use]
+    pub fn with_spare(limit: u64, spare: u64) -> Self {
+        Self(Arc::new(Account { limit, spare, used: AtomicU64::new(0) }))
     }
 
     /// How many bytes there are.
@@ -36,7 +45,7 @@ impl Budget {
     #[must_use]
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let mut taken = Reservation { budget: self.clone(), bytes: 0 };
-        taken.grow(bytes).then_some(taken)
+        taken.take(bytes, self.0.limit).then_some(taken)
     }
 }
 
@@ -54,12 +63,17 @@ impl Reservation {
         self.bytes
     }
 
-    /// Takes `more`; changes nothing and says false if there are not as many.
+    /// Takes `more`; changes nothing and says false if there are not as many, beside what is spared for others.
     pub fn grow(&mut self, more: u64) -> bool {
-        let Account { limit, used } = &*self.budget.0;
+        let Account { limit, spare, .. } = &*self.budget.0;
+        self.take(more, limit.saturating_sub(*spare))
+    }
+
+    fn take(&mut self, more: u64, limit: u64) -> bool {
+        let used = &self.budget.0.used;
         // One number, no memory is published by it: relaxed is enough.
         let taken = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            used.checked_add(more).filter(|sum| sum <= limit)
+            used.checked_add(more).filter(|sum| *sum <= limit)
         });
         if taken.is_ok() {
             self.bytes += more;
@@ -84,6 +98,17 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_grows_leaves_room_for_those_who_come() {
+        let budget = Budget::with_spare(100, 25);
+        let mut a = budget.reserve(60).unwrap();
+        assert!(!a.grow(16) && a.grow(15));
+        let _b = budget.reserve(25).unwrap();
+        assert!(budget.reserve(1).is_none() && !a.grow(1));
+        a.shrink_to(10);
+        assert!(a.grow(40) && !a.grow(1));
+    }
 
     #[test]
     fn what_is_taken_comes_back() {

@@ -1,5 +1,7 @@
 //! How a stream fails, and how a record does.
 
+use std::io;
+
 use meshwire_signaling::stream::RecordError;
 
 /// Why a stream, or one half of it, ended before its end.
@@ -55,6 +57,30 @@ pub enum StreamError {
     /// More was sent than a stream can number.
     #[error("the stream has used all its numbers")]
     Exhausted,
+}
+
+impl StreamError {
+    /// What kind of I/O error it is.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Refused { .. } => io::ErrorKind::ConnectionRefused,
+            Self::Reset { .. } => io::ErrorKind::ConnectionReset,
+            Self::Cancelled { .. } => io::ErrorKind::ConnectionAborted,
+            Self::Stopped { .. } | Self::Finished => io::ErrorKind::BrokenPipe,
+            Self::Silent | Self::Unanswered => io::ErrorKind::TimedOut,
+            Self::Protocol(_) => io::ErrorKind::InvalidData,
+            Self::Busy { .. } => io::ErrorKind::OutOfMemory,
+            Self::Exhausted => io::ErrorKind::Other,
+        }
+    }
+}
+
+/// The stream's error is inside: `get_ref` and `downcast_ref` give it back.
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        Self::new(error.kind(), error)
+    }
 }
 
 /// Why a record was dropped. The stream goes on.

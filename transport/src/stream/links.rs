@@ -1,5 +1,6 @@
 //! The links of one stream, and which of them is the best.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,6 +19,15 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Names a link; a link that comes up anew has a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
+
+impl LinkId {
+    /// One that this process has not had.
+    #[must_use]
+    pub fn fresh() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -126,6 +136,11 @@ impl Links {
 
     pub(super) fn best(&self) -> Option<LinkId> {
         self.best
+    }
+
+    /// What kind of link the best is.
+    pub(super) fn best_kind(&self) -> Option<PathKind> {
+        self.best.and_then(|id| self.get(id)).map(|l| l.kind)
     }
 
     pub(super) fn is_best(&self, id: LinkId) -> bool {

@@ -1,5 +1,7 @@
 //! What a driver can see of a stream.
 
+use meshwire_signaling::StreamId;
+
 use super::error::StreamError;
 use super::machine::{Known, Phase, Stream};
 
@@ -21,6 +23,8 @@ pub struct Changes {
 pub struct Counters {
     /// Bytes of the application that came in order.
     pub received: u64,
+    /// Bytes of the application that were written.
+    pub written: u64,
     /// Bytes of records of chunks that were sent, each counted once.
     pub sent: u64,
     /// Chunks of ours that the other side has.
@@ -40,6 +44,12 @@ pub struct Counters {
 }
 
 impl Stream {
+    /// Which stream it is: records carry it.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.id
+    }
+
     /// What is different since the last call.
     pub fn changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
@@ -81,6 +91,7 @@ impl Stream {
     pub fn counters(&self) -> Counters {
         Counters {
             received: self.receiving.delivered(),
+            written: self.sending.written(),
             sent: self.sending.sealed(),
             acked: self.sending.acked(),
             resent: self.sending.resent(),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meshwire_signaling::StreamId;
 use meshwire_signaling::stream::{Ends, Keys, MAX_REASON, Open, Role, Secret, Suite};
 use tokio::time::Instant;
 
@@ -63,6 +64,7 @@ pub(super) struct Mark {
 /// One side of one stream; see the [module's documentation](super) for how it is driven. It has no `Debug`: its keys
 /// are inside.
 pub struct Stream {
+    pub(super) id: StreamId,
     pub(super) keys: Known,
     pub(super) phase: Phase,
     pub(super) error: Option<StreamError>,
@@ -116,7 +118,7 @@ impl Stream {
             limit,
         };
         let known = Known::Offered(offered);
-        Ok((Self::new(known, sending, receiving, now), open))
+        Ok((Self::new(ends.stream, known, sending, receiving, now), open))
     }
 
     /// The acceptor's side of `open`, whose envelope holds and was never taken before.
@@ -133,7 +135,7 @@ impl Stream {
         let known = agreed(open, ends)?;
         let receiving = receiving(windows, budget, now)?;
         let sending = Sending::new(budget, windows.send, open.limit).ok_or_else(|| busy(budget))?;
-        Ok(Self::new(known, sending, receiving, now))
+        Ok(Self::new(ends.stream, known, sending, receiving, now))
     }
 
     /// The acceptor's side of `open` that says no, with a code of the application's own or one of
@@ -153,13 +155,20 @@ impl Stream {
         let known = agreed(open, ends)?;
         let window = Window::closed(budget, now).ok_or_else(|| busy(budget))?;
         let sending = Sending::closed(budget).ok_or_else(|| busy(budget))?;
-        let mut stream = Self::new(known, sending, Receiving::new(window), now);
+        let mut stream = Self::new(ends.stream, known, sending, Receiving::new(window), now);
         stream.reset(code, reason, now);
         Ok(stream)
     }
 
-    fn new(keys: Known, sending: Sending, receiving: Receiving, now: Instant) -> Self {
+    fn new(
+        id: StreamId,
+        keys: Known,
+        sending: Sending,
+        receiving: Receiving,
+        now: Instant,
+    ) -> Self {
         Self {
+            id,
             keys,
             phase: Phase::Open,
             error: None,
@@ -189,18 +198,25 @@ impl Stream {
     /// # Errors
     /// What ended this half: [`StreamError::Stopped`], [`StreamError::Finished`], or what ended the stream.
     pub fn write(&mut self, data: &[u8], now: Instant) -> Result<usize, StreamError> {
-        if let Some(code) = self.sending.stopped() {
-            return Err(StreamError::Stopped { code });
-        }
         if self.sending.is_finishing() {
-            return Err(StreamError::Finished);
+            return Err(match self.sending.stopped() {
+                Some(code) => StreamError::Stopped { code },
+                None => StreamError::Finished,
+            });
         }
-        if let Some(error) = &self.error {
-            return Err(error.clone());
+        if let Some(error) = self.write_error() {
+            return Err(error);
         }
         let taken = self.sending.write(data);
         self.rearm(now);
         Ok(taken)
+    }
+
+    /// Why nothing more that is written arrives, if so.
+    #[must_use]
+    pub fn write_error(&self) -> Option<StreamError> {
+        let stopped = self.sending.stopped().map(|code| StreamError::Stopped { code });
+        stopped.or_else(|| self.error.clone())
     }
 
     /// Ends this side's half: what was written still arrives.
@@ -284,6 +300,12 @@ impl Stream {
     #[must_use]
     pub fn best_link(&self) -> Option<LinkId> {
         self.links.best()
+    }
+
+    /// What kind of link new chunks go over.
+    #[must_use]
+    pub fn path(&self) -> Option<PathKind> {
+        self.links.best_kind()
     }
 
     pub(super) fn over(&mut self) {

@@ -30,13 +30,17 @@
 //! | `window` | how much the other side may send |
 //! | `send` | numbers, what is kept, what is sent again |
 //! | `links` | which link is the best |
+//! | [`Live`] | the driver: locks, wakers, a timer |
 //! | [`Budget`] | how much memory all streams have |
 //! | [`Scheduler`] | which of many streams sends next on a link |
 
 mod budget;
+mod buffers;
 mod error;
+mod halves;
 mod hear;
 mod links;
+mod live;
 mod look;
 mod machine;
 mod receive;
@@ -49,8 +53,11 @@ mod timers;
 mod window;
 
 pub use budget::{Budget, Reservation};
+pub use buffers::buffer;
 pub use error::{Rejected, StreamError};
+pub use halves::{ReadHalf, WriteHalf};
 pub use links::{LinkId, MAX_LINKS};
+pub use live::{Live, Wake};
 pub use look::{Changes, Counters};
 pub use machine::{Read, Stream};
 pub use sched::{Class, Scheduler};

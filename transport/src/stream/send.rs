@@ -54,6 +54,8 @@ pub(super) struct Sending {
     reserved: Reservation,
     /// Records that were sent more than once.
     resent: u64,
+    /// Bytes that the writer gave.
+    written: u64,
 }
 
 fn len64(bytes: &[u8]) -> u64 {
@@ -93,6 +95,7 @@ impl Sending {
             max,
             reserved,
             resent: 0,
+            written: 0,
         }
     }
 
@@ -126,7 +129,9 @@ impl Sending {
         }
         self.full = !data.is_empty();
         self.freed &= !self.full;
-        all - data.len()
+        let taken = all - data.len();
+        self.written += u64::try_from(taken).unwrap_or(u64::MAX);
+        taken
     }
 
     /// Accounts for `fresh` bytes and up to `wanted` more; how many more, none if none.
@@ -357,6 +362,10 @@ impl Sending {
 
     pub(super) fn acked(&self) -> u64 {
         self.acked
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     pub(super) fn resent(&self) -> u64 {

@@ -83,12 +83,16 @@ impl Stream {
     /// Somebody who cannot prove it says that the other side is gone or does not know the stream: it has ten seconds to
     /// say something.
     pub fn hint_gone(&mut self, now: Instant) {
+        let first = self.timers.hinted_at.is_none();
         self.timers.hinted_at.get_or_insert(now);
         if self.phase != Phase::Open || self.is_done() {
             // Nothing of ours is at stake any more.
             self.over();
         }
-        self.timers.keepalive_at = now;
+        if first {
+            // Only then: what this sends may bring the next hint.
+            self.timers.keepalive_at = now;
+        }
     }
 
     /// When [`Self::handle_timeout`] is to be called; none once it is over.

@@ -1,6 +1,7 @@
 mod chaos;
 mod ends;
 mod flow;
+mod live;
 mod paths;
 mod sim;
 
