@@ -5,6 +5,7 @@
 mod guessed;
 mod place;
 mod relayed;
+mod streams;
 
 use std::net::IpAddr;
 use std::time::Duration;

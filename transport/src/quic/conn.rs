@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use meshwire_signaling::Hash;
@@ -14,6 +14,13 @@ use tokio::time::timeout;
 
 use super::link::Offered;
 use super::link::wire::MESSAGES;
+use super::node::{STREAMS, WINDOW};
+use super::records::{Flight, OfferedStream, RECORDS};
+
+/// What records leave of a connection's window to messages.
+const MESSAGES_ROOM: u64 = 2 << 20;
+/// Streams that a peer may have open, once it uses them. quinn keeps about 100 bytes for each, used or not.
+const MOST_STREAMS: u32 = 2048;
 
 /// How a pair of addresses came about: whether it is direct, and what it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -76,6 +83,8 @@ pub struct Stats {
 pub enum Accepted {
     /// For messages.
     Messages(Box<Offered>),
+    /// For the records of a stream.
+    Records(OfferedStream),
     /// For something else: its first byte, and the rest.
     Other(u8, SendStream, RecvStream),
 }
@@ -90,6 +99,9 @@ struct Inner {
     peer: Hash,
     pair: watch::Receiver<Option<Pair>>,
     stir: Arc<Stir>,
+    flight: OnceLock<Arc<Flight>>,
+    /// Streams that the peer may have open.
+    streams: AtomicU32,
 }
 
 /// Tells whoever looks after a resting connection that something is said over it.
@@ -137,12 +149,49 @@ impl QuicConn {
         pair: watch::Receiver<Option<Pair>>,
         stir: Arc<Stir>,
     ) -> Self {
-        Self(Arc::new(Inner { quinn, peer, pair, stir }))
+        Self(Arc::new(Inner {
+            quinn,
+            peer,
+            pair,
+            stir,
+            flight: OnceLock::new(),
+            streams: AtomicU32::new(STREAMS),
+        }))
     }
 
     /// For whoever says something.
     pub(super) fn stir(&self) -> &Arc<Stir> {
         &self.0.stir
+    }
+
+    /// Room for records.
+    pub(super) fn flight(&self) -> &Arc<Flight> {
+        let most = u64::from(WINDOW) - MESSAGES_ROOM;
+        self.0.flight.get_or_init(|| Arc::new(Flight::new(most)))
+    }
+
+    /// Bytes that may be under way, as QUIC's congestion control has it.
+    pub(super) fn congestion_window(&self) -> u64 {
+        self.0.quinn.stats().path.cwnd
+    }
+
+    /// QUIC's estimate of the round trip.
+    pub(super) fn rtt(&self) -> Duration {
+        self.0.quinn.rtt()
+    }
+
+    /// Lets the peer open more streams than the `used` ones that it has.
+    pub(super) fn make_room(&self, used: usize) {
+        let used = u32::try_from(used).unwrap_or(u32::MAX);
+        let wanted = used
+            .min(MOST_STREAMS)
+            .saturating_add(1)
+            .saturating_mul(2)
+            .next_power_of_two()
+            .clamp(STREAMS, MOST_STREAMS);
+        if self.0.streams.fetch_max(wanted, Ordering::Relaxed) < wanted {
+            self.0.quinn.set_max_concurrent_bi_streams(VarInt::from_u32(wanted));
+        }
     }
 
     /// SHA-256 of the SPKI of the peer's key.
@@ -152,7 +201,7 @@ impl QuicConn {
     }
 
     /// Opens a stream; waits while the peer allows no more. The peer notices it with the first byte,
-    /// which says what it is for (1: messages).
+    /// which says what it is for (1: messages, 2: records of a stream).
     ///
     /// # Errors
     /// The connection is lost.
@@ -175,6 +224,11 @@ impl QuicConn {
                 Ok(Ok(())) if kind == [MESSAGES] => {
                     if let Ok(offered) = Offered::read(self, send, recv).await {
                         return Ok(Accepted::Messages(Box::new(offered)));
+                    }
+                }
+                Ok(Ok(())) if kind == [RECORDS] => {
+                    if let Some(offered) = OfferedStream::read(self, send, recv).await {
+                        return Ok(Accepted::Records(offered));
                     }
                 }
                 Ok(Ok(())) => return Ok(Accepted::Other(kind[0], send, recv)),

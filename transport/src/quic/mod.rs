@@ -19,7 +19,7 @@
 //! | `gather`, `servers`, `turn`, [`portmap`], [`interfaces`] | the own addresses |
 //! | `guess` | a direct way where a router shows another port to each |
 //! | `attempt`, `node` | drivers |
-//! | `conn`, `link` | what comes out: a connection, messages over it |
+//! | `conn`, `link`, `records` | what comes out: a connection, messages and streams over it |
 //! | [`bare`] | raw quinn, to measure against |
 //!
 //! # What a peer or a broker can do
@@ -45,6 +45,7 @@ mod mux;
 mod node;
 mod pace;
 pub mod portmap;
+mod records;
 mod routes;
 mod servers;
 pub mod stun;
@@ -62,6 +63,7 @@ pub use guess::Ports;
 pub use link::{Ends, Offered, QuicLink};
 use meshwire_signaling::Hash;
 pub use node::{Config, QuicNode};
+pub use records::{Carried, OfferedStream};
 use serde::{Deserialize, Serialize};
 pub use servers::Servers;
 pub use turn::TurnServer;

@@ -32,15 +32,16 @@ use crate::queue;
 /// What a round trip is taken for before it is measured. quinn's 333 ms make a lost first packet cost
 /// a second; on the paths that this is for, ICE has just seen an answer within much less.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Bytes of one stream that may be under way. quinn reassembles at most 1,024 pieces per stream, which
-/// larger windows with loss run into.
-const STREAM_WINDOW: u32 = 2 << 20;
+/// Bytes of one QUIC stream that may be under way: more than the largest window of a stream's records, which is
+/// what holds a sender. quinn reassembles around at most 1,024 gaps per stream: one packet of eleven would
+/// have to be lost of all that such a window has.
+const STREAM_WINDOW: u32 = 18 << 20;
 /// Bytes of one connection that may be under way.
-const WINDOW: u32 = 4 << 20;
+pub(super) const WINDOW: u32 = 24 << 20;
 /// Bytes of datagrams that wait: they are empty, and say that there is a new way.
 const NUDGE: usize = 64;
-/// Streams that a peer may have open: one is used, and what comes on others lies unread in the window.
-const STREAMS: u32 = 4;
+/// Streams that a peer may have open at first: one is for messages, and each of the others for records.
+pub(super) const STREAMS: u32 = 4;
 
 /// How long giving back what others hold may take.
 const FAREWELL: Duration = Duration::from_secs(1);

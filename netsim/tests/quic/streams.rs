@@ -1,0 +1,155 @@
+//! A stream over a path of 40 ms, in virtual time: it goes through whatever is lost, and fills the path.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use meshwire_netsim::link::{Loss, Rate};
+use meshwire_netsim::simnet::run;
+use meshwire_netsim::{Chance, Change, Direction, LinkConfig, Preset};
+use meshwire_signaling::stream::{Ends, Secret};
+use meshwire_signaling::{MeshId, PublicKey, StreamId};
+use meshwire_transport::quic::Accepted;
+use meshwire_transport::stream::{Budget, Live, Stream, Windows};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout};
+
+use crate::place::{Place, meet};
+
+/// Both sides of a stream: opener, acceptor.
+fn pair() -> (Live, Live) {
+    let [opener, acceptor] = [[2; 32], [3; 32]].map(PublicKey);
+    let ends = Ends { mesh: MeshId([1; 32]), stream: StreamId([4; 16]), opener, acceptor };
+    let (windows, budget, now) = (Windows::default(), Budget::new(256 << 20), Instant::now());
+    let secret = Secret::new([5; 32]);
+    let (a, open) = Stream::open(secret, "test", ends, &windows, &budget, now).unwrap();
+    let b = Stream::accept(&open, ends, &windows, &budget, now).unwrap();
+    (Live::start(a), Live::start(b))
+}
+
+/// Megabytes per second of virtual time: of `bytes` from one home to the other, and of the second half of them.
+fn rate(seed: u64, bytes: usize, config: LinkConfig) -> (f64, f64) {
+    run(seed, async |stage| {
+        let place = Place::new(stage, [Preset::PortRestricted; 2], IpAddr::is_ipv4).await;
+        for home in &place.homes {
+            let config = LinkConfig { latency: Duration::from_millis(10), ..config };
+            let change = Change::Link { iface: home.uplink, direction: Direction::Both, config };
+            place.sim.control(change).unwrap();
+        }
+        let [one, other] = &place.peers;
+        let (near, far) = meet(&one.node, &other.node).await;
+        let (a, b) = pair();
+        let known = a.clone();
+        tokio::spawn(async move { near.serve_streams(|_| Some(known.clone())).await });
+        let carried = far.carry(&b);
+        let ((_back, mut write), (mut read, _forth)) = (a.halves().unwrap(), b.halves().unwrap());
+        let content: Vec<u8> = (0..bytes).map(|i| u8::try_from(i * 13 % 251).unwrap()).collect();
+        a.accepted().await.unwrap();
+        let began = Instant::now();
+        let writing = async {
+            write.write_all(&content).await.unwrap();
+            write.finish();
+            write.finished().await.unwrap();
+        };
+        let reading = async {
+            let mut got = vec![0; bytes];
+            let (first, second) = got.split_at_mut(bytes / 2);
+            read.read_exact(first).await.unwrap();
+            let half = Instant::now();
+            read.read_exact(second).await.unwrap();
+            assert_eq!(read.read(&mut [0]).await.unwrap(), 0);
+            let end = Instant::now();
+            assert!(got == content);
+            (end - began, end - half)
+        };
+        let both = async { tokio::join!(writing, reading) };
+        let ((), (all, half)) = timeout(Duration::from_secs(600), both).await.unwrap();
+        assert!(!carried.is_ended(), "the connection went on");
+        let counters = a.counters();
+        assert_eq!((counters.resent, b.counters().forged), (0, 0), "QUIC did it alone");
+        let megabytes = f64::from(u32::try_from(bytes).unwrap()) / 1e6;
+        (megabytes / all.as_secs_f64(), megabytes / 2.0 / half.as_secs_f64())
+    })
+}
+
+/// 20 Mbit/s with 26 ms of queue, which a stream fills in both directions.
+#[test]
+fn messages_are_not_stuck_behind_bulk() {
+    run(6, async |stage| {
+        let place = Place::new(stage, [Preset::PortRestricted; 2], IpAddr::is_ipv4).await;
+        let rate = Rate { bits_per_second: 20_000_000, queue_bytes: 64 << 10 };
+        for home in &place.homes {
+            let mut config = LinkConfig::with_latency(Duration::from_millis(10));
+            config.rate = Some(rate);
+            let change = Change::Link { iface: home.uplink, direction: Direction::Up, config };
+            place.sim.control(change).unwrap();
+        }
+        let [one, other] = &place.peers;
+        let (near, far) = meet(&one.node, &other.node).await;
+        let (mut send, mut recv) = near.open_bi().await.unwrap();
+        // As links for messages have it.
+        send.set_priority(100).unwrap();
+        send.write_all(&[9]).await.unwrap();
+        let Accepted::Other(9, mut back, mut forth) = far.accept().await.unwrap() else {
+            panic!("another stream")
+        };
+        back.set_priority(100).unwrap();
+        tokio::spawn(async move {
+            let mut message = [0; 256];
+            while forth.read_exact(&mut message).await.is_ok() {
+                back.write_all(&message).await.unwrap();
+            }
+        });
+        let (a, b) = pair();
+        let known = a.clone();
+        tokio::spawn(async move { near.serve_streams(|_| Some(known.clone())).await });
+        let _carried = far.carry(&b);
+        for live in [&a, &b] {
+            let (mut read, mut write) = live.halves().unwrap();
+            tokio::spawn(async move { while write.write_all(&[7; 65_536]).await.is_ok() {} });
+            tokio::spawn(async move { while read.read(&mut [0; 65_536]).await.is_ok() {} });
+        }
+        let mut worst = Duration::ZERO;
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let before = Instant::now();
+            send.write_all(&[3; 256]).await.unwrap();
+            recv.read_exact(&mut [0; 256]).await.unwrap();
+            worst = worst.max(before.elapsed());
+        }
+        let moved = [&a, &b].map(|live| live.counters().received);
+        println!("worst round trip {worst:?}, {moved:?} bytes each way");
+        // The way itself, both queues, and a message that was lost once.
+        assert!(worst < Duration::from_millis(400), "{worst:?}");
+        assert!(moved.iter().all(|bytes| *bytes > 8_000_000), "{moved:?}");
+    });
+}
+
+fn lossy(percent: f64) -> Loss {
+    Loss::Independent(Chance::new(percent / 100.0).unwrap())
+}
+
+#[test]
+fn without_a_limit_its_windows_do_not_hold_it() {
+    let (all, half) = rate(1, 48 << 20, LinkConfig::default());
+    println!("no loss, no limit: {all:.1} MB/s, second half {half:.1} MB/s");
+    // Sockets overflow in slow start; from then on it is QUIC's congestion control that counts.
+    assert!(half > 30.0, "{half} MB/s");
+}
+
+#[test]
+fn a_gigabit_is_filled() {
+    let queue = Rate { bits_per_second: 1_000_000_000, queue_bytes: 2 << 20 };
+    let (all, half) = rate(2, 48 << 20, LinkConfig { rate: Some(queue), ..LinkConfig::default() });
+    println!("1 Gbit/s, 2 MiB of queue: {all:.1} MB/s, second half {half:.1} MB/s");
+    assert!(half > 60.0, "{half} MB/s");
+}
+
+#[test]
+fn loss_costs_time_alone() {
+    for (seed, percent) in [(3, 0.1), (4, 1.0), (5, 5.0)] {
+        let loss = lossy(percent / 2.0);
+        let (all, half) = rate(seed, 4 << 20, LinkConfig { loss, ..LinkConfig::default() });
+        println!("{percent} % of loss: {all:.1} MB/s, second half {half:.1} MB/s");
+        assert!(all > 0.05, "{percent} %: {all} MB/s");
+    }
+}

@@ -1,0 +1,235 @@
+//! One stream against raw quinn, both in this run, over loopback with the same windows: 64 KiB writes, one way.
+//! The ratios count, the absolute figures are this machine's.
+//!
+//! ```text
+//! cargo run --release -p meshwire-transport --example stream_quic
+//! cargo run --release -p meshwire-transport --example stream_quic -- 1000
+//! ```
+//!
+//! With a number: so many streams of 1 MiB at once over one connection, and how fair that is.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and may fail")]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshwire_signaling::stream::{Ends, Secret};
+use meshwire_signaling::{MeshId, PublicKey, StreamId};
+use meshwire_transport::net::OsNet;
+use meshwire_transport::quic::interfaces::FixedInterfaces;
+use meshwire_transport::quic::{Accepted, Attempt, Config, Dial, QuicConn, QuicNode, Role};
+use meshwire_transport::stream::{Budget, Live, Stream, Windows};
+use quinn::{Endpoint, TransportConfig, VarInt};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
+
+/// Bytes of the application's writes and reads.
+const WRITE: usize = 64 << 10;
+/// Bytes per measurement.
+const ALL: usize = 1 << 30;
+const ROUNDS: usize = 5;
+
+async fn node() -> QuicNode {
+    let interfaces = Arc::new(FixedInterfaces::new([]));
+    QuicNode::start(Arc::new(OsNet), Config::new(interfaces)).await.unwrap()
+}
+
+async fn connect(a: &QuicNode, b: &QuicNode) -> (QuicConn, QuicConn) {
+    let dial = |role| Dial { loopback: true, ..Dial::new(role) };
+    let mut left: Attempt = a.dial(dial(Role::Controlling)).unwrap();
+    let mut right: Attempt = b.dial(dial(Role::Controlled)).unwrap();
+    left.handle().set_remote(right.local().clone()).await.unwrap();
+    right.handle().set_remote(left.local().clone()).await.unwrap();
+    let (left, right) = tokio::join!(left.connected(), right.connected());
+    (left.unwrap(), right.unwrap())
+}
+
+/// Plain quinn with the windows and socket buffers of a node.
+async fn raw() -> (quinn::Connection, quinn::Connection, [Endpoint; 2]) {
+    let key = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let cert = key.cert.der().clone();
+    let secret = PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
+    let mut transport = TransportConfig::default();
+    transport
+        .stream_receive_window(VarInt::from_u32(18 << 20))
+        .receive_window(VarInt::from_u32(24 << 20))
+        .send_window(24 << 20)
+        .initial_rtt(Duration::from_millis(100));
+    let transport = Arc::new(transport);
+    let mut server =
+        quinn::ServerConfig::with_single_cert(vec![cert.clone()], secret.into()).unwrap();
+    server.transport_config(Arc::clone(&transport));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(cert).unwrap();
+    let mut config = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
+    config.transport_config(transport);
+    let bind = |server| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        let _ = socket.set_recv_buffer_size(4 << 20);
+        let _ = socket.set_send_buffer_size(4 << 20);
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let runtime = Arc::new(quinn::TokioRuntime);
+        Endpoint::new(quinn::EndpointConfig::default(), server, socket.into(), runtime).unwrap()
+    };
+    let (client, server) = (bind(None), bind(Some(server)));
+    let connecting =
+        client.connect_with(config, server.local_addr().unwrap(), "localhost").unwrap();
+    let accepting = async { server.accept().await.unwrap().await };
+    let (a, b) = tokio::join!(connecting, accepting);
+    (a.unwrap(), b.unwrap(), [client, server])
+}
+
+/// Bytes per second from one to the other.
+async fn bulk(
+    mut write: impl AsyncWrite + Unpin,
+    mut read: impl AsyncRead + Unpin + Send + 'static,
+) -> f64 {
+    let reading = tokio::spawn(async move {
+        let (mut got, mut buf) = (0, vec![0; WRITE]);
+        loop {
+            match read.read(&mut buf).await.unwrap() {
+                0 => return (got, read),
+                n => got += n,
+            }
+        }
+    });
+    let block = vec![7; WRITE];
+    let before = Instant::now();
+    for _ in 0..ALL / WRITE {
+        write.write_all(&block).await.unwrap();
+    }
+    write.shutdown().await.unwrap();
+    let (got, _read) = reading.await.unwrap();
+    assert_eq!(got, ALL);
+    ALL as f64 / before.elapsed().as_secs_f64() / 1e6
+}
+
+/// Both sides of a stream: opener, acceptor.
+fn pair(n: u32, windows: Windows, budgets: &[Budget; 2]) -> (Live, Live) {
+    let [opener, acceptor] = [[2; 32], [3; 32]].map(PublicKey);
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&n.to_be_bytes());
+    let ends = Ends { mesh: MeshId([1; 32]), stream: StreamId(id), opener, acceptor };
+    let now = Instant::now();
+    let secret = Secret::new([7; 32]);
+    let (a, open) = Stream::open(secret, "bench", ends, &windows, &budgets[0], now).unwrap();
+    let b = Stream::accept(&open, ends, &windows, &budgets[1], now).unwrap();
+    (Live::start(a), Live::start(b))
+}
+
+fn budgets() -> [Budget; 2] {
+    [(); 2].map(|()| Budget::new(256 << 20))
+}
+
+/// Many streams at once.
+async fn many(streams: u32) {
+    const EACH: u64 = 1 << 20;
+    let nodes = (node().await, node().await);
+    let (near, far) = connect(&nodes.0, &nodes.1).await;
+    let budgets = budgets();
+    // As much for each as there may be of them.
+    let windows = Windows { initial: 64 << 10, ..Windows::default() };
+    let pairs: Vec<_> = (0..streams).map(|n| pair(n, windows, &budgets)).collect();
+    let known: HashMap<StreamId, Live> = pairs.iter().map(|(a, _)| (a.id(), a.clone())).collect();
+    tokio::spawn(async move { near.serve_streams(|id| known.get(id).cloned()).await });
+    let before = Instant::now();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let mut carried = Vec::new();
+    for (a, b) in &pairs {
+        carried.push(far.carry(b));
+        let (_back, mut write) = a.halves().unwrap();
+        let (mut read, mut forth) = b.halves().unwrap();
+        tokio::spawn(async move {
+            write.write_all(&vec![7; 1 << 20]).await.unwrap();
+            write.finish();
+            write.finished().await.unwrap();
+            drop(_back);
+        });
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            forth.finish();
+            let mut buf = vec![0; WRITE];
+            while read.read(&mut buf).await.unwrap() > 0 {}
+            tell.send(Instant::now()).unwrap();
+        });
+    }
+    drop(tell);
+    let first = told.recv().await.unwrap();
+    let progress: Vec<u64> = pairs.iter().map(|(_, b)| b.counters().received).collect();
+    let mut last = first;
+    while let Some(at) = told.recv().await {
+        last = at;
+    }
+    let [least, most] = [progress.iter().min().unwrap(), progress.iter().max().unwrap()];
+    let mean = progress.iter().sum::<u64>() / u64::from(streams);
+    let used = budgets.each_ref().map(Budget::used);
+    println!(
+        "{streams} streams of {EACH} bytes: the first after {:?}, the last after {:?}; when the first was \
+         done the others had {least} to {most} bytes, {mean} on average; budgets {used:?}",
+        first - before,
+        last - before
+    );
+}
+
+/// A stream of ours over the connection.
+async fn stream(near: &QuicConn, far: &QuicConn) -> f64 {
+    let (a, b) = pair(0, Windows::default(), &budgets());
+    let known = a.clone();
+    let near = near.clone();
+    let serving = tokio::spawn(async move { near.serve_streams(|_| Some(known.clone())).await })
+        .abort_handle();
+    let _carried = far.carry(&b);
+    let (_read, write) = a.halves().unwrap();
+    let (read, _write) = b.halves().unwrap();
+    a.accepted().await.unwrap();
+    let rate = bulk(write, read).await;
+    serving.abort();
+    rate
+}
+
+/// A QUIC stream of a node's connection, with nothing of streams.
+async fn plain(near: &QuicConn, far: &QuicConn) -> f64 {
+    let (mut send, _recv) = near.open_bi().await.unwrap();
+    send.write_all(&[9]).await.unwrap();
+    let Accepted::Other(9, _send, recv) = far.accept().await.unwrap() else { panic!("other") };
+    bulk(send, recv).await
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let streams = std::env::args().nth(1).map(|n| n.parse().unwrap());
+    // On a worker, as the tasks of a program are; this thread would be a third one on two cores.
+    tokio::spawn(async move {
+        match streams {
+            Some(streams) => many(streams).await,
+            None => compare().await,
+        }
+    })
+    .await
+    .unwrap();
+}
+
+async fn compare() {
+    println!("| raw quinn | quinn over ICE | stream | stream / raw | stream / over ICE |");
+    println!("|---|---|---|---|---|");
+    for _ in 0..ROUNDS {
+        let (a, b, _ends) = raw().await;
+        let (mut send, _recv) = a.open_bi().await.unwrap();
+        send.write_all(&[9]).await.unwrap();
+        let (_send, mut recv) = b.accept_bi().await.unwrap();
+        recv.read_exact(&mut [0]).await.unwrap();
+        let raw = bulk(send, recv).await;
+        let nodes = (node().await, node().await);
+        let (near, far) = connect(&nodes.0, &nodes.1).await;
+        let ice = plain(&near, &far).await;
+        let ours = stream(&near, &far).await;
+        println!(
+            "| {raw:.0} MB/s | {ice:.0} MB/s | {ours:.0} MB/s | {:.2} | {:.2} |",
+            ours / raw,
+            ours / ice
+        );
+    }
+}

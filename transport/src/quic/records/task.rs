@@ -1,0 +1,161 @@
+//! The two tasks behind a stream on a connection: one reads, one writes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use meshwire_signaling::stream::{MAX_RECORD, OVERHEAD};
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::Notify;
+use tokio::task::coop;
+use tokio::time::{Instant, timeout};
+
+use super::{FAREWELL, MALFORMED, UNKNOWN};
+use crate::quic::conn::QuicConn;
+use crate::stream::{LinkId, Live, buffer};
+
+/// Bytes of records that leave in one write.
+const BATCH: usize = 64 << 10;
+/// What a program that is woken for less than this does not wait for room with: states.
+const SMALL: usize = 512;
+/// How often the stream is told of the round trip.
+const RTT: Duration = Duration::from_millis(100);
+/// The length of most records.
+const FULL: &[u8; 2] = &[0x80, 0];
+
+/// A stream on a connection.
+#[derive(Clone)]
+pub(super) struct Ride {
+    pub(super) conn: QuicConn,
+    pub(super) live: Live,
+    pub(super) link: LinkId,
+    pub(super) woken: Arc<Notify>,
+}
+
+/// The length in front of a record.
+fn length(record: &Bytes) -> [u8; 2] {
+    // Records have at most 32,768 bytes.
+    u16::try_from(record.len()).unwrap_or(u16::MAX).to_be_bytes()
+}
+
+impl Ride {
+    /// Writes until the stream is over; or nobody takes it any more.
+    pub(super) async fn write(&self, send: &mut SendStream) -> Result<(), WriteError> {
+        let mut records = Vec::new();
+        let mut out = Vec::new();
+        let mut told_at: Option<Instant> = None;
+        loop {
+            let Some(first) = self.live.transmit_len(self.link) else {
+                if self.live.is_over() {
+                    break;
+                }
+                self.woken.notified().await;
+                continue;
+            };
+            let now = Instant::now();
+            if told_at.is_none_or(|at| now.saturating_duration_since(at) >= RTT) {
+                told_at = Some(now);
+                self.live.link_rtt(self.link, self.conn.rtt());
+            }
+            let mut room = None;
+            if first >= SMALL {
+                let flight = self.conn.flight();
+                flight.look(now, || self.conn.congestion_window());
+                room = Some(flight.room(BATCH).await);
+            }
+            let most = if room.is_some() { BATCH - MAX_RECORD + 1 } else { 1 };
+            let bytes = self.live.poll_transmit_many(self.link, most, &mut records);
+            let last = records.len().saturating_sub(1);
+            for (n, record) in records.drain(..).enumerate() {
+                let length = length(&record);
+                out.push(match room.take_if(|_| n == last) {
+                    Some(mut room) => {
+                        room.keep(bytes);
+                        room.mark(length)
+                    }
+                    None if length == *FULL => Bytes::from_static(FULL),
+                    None => Bytes::copy_from_slice(&length),
+                });
+                out.push(record);
+            }
+            self.conn.stir().stir();
+            send.write_all_chunks(&mut out).await?;
+            out.clear();
+        }
+        let _ = send.finish();
+        let _ = timeout(FAREWELL, send.stopped()).await;
+        Ok(())
+    }
+
+    /// Reads until the other side has ended it.
+    pub(super) async fn read(&self, recv: &mut RecvStream) {
+        match self.records(recv).await {
+            Ok(()) => {}
+            Err(Ended::Unknown) => self.live.hint_gone(),
+            Err(Ended::Malformed) => {
+                let _ = recv.stop(VarInt::from_u32(MALFORMED));
+            }
+            Err(Ended::Lost) => {}
+        }
+    }
+
+    async fn records(&self, recv: &mut RecvStream) -> Result<(), Ended> {
+        // A record as far as it has come, and the length of the one behind it.
+        let mut record = BytesMut::new();
+        let mut next = [0; 2];
+        let mut have = 0;
+        loop {
+            while have < next.len() {
+                match recv.read(&mut next[have..]).await? {
+                    Some(n) => have += n,
+                    None => return Ok(()),
+                }
+            }
+            let length = usize::from(u16::from_be_bytes(next));
+            if !(OVERHEAD..=MAX_RECORD).contains(&length) {
+                return Err(Ended::Malformed);
+            }
+            if record.capacity() == 0 {
+                record = buffer(length);
+            }
+            while record.len() < length {
+                let room = length + next.len() - record.len();
+                if recv.read_buf(&mut (&mut record).limit(room)).await? == 0 {
+                    return Ok(());
+                }
+            }
+            have = record.len() - length;
+            next[..have].copy_from_slice(&record[length..]);
+            record.truncate(length);
+            self.conn.stir().stir();
+            // What was dropped has changed nothing, and the stream counts it.
+            let _ = self.live.receive(self.link, std::mem::take(&mut record));
+            coop::consume_budget().await;
+        }
+    }
+}
+
+enum Ended {
+    /// The other side does not know the stream.
+    Unknown,
+    Malformed,
+    Lost,
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Reset(code) if code == VarInt::from_u32(UNKNOWN) => Self::Unknown,
+            _ => Self::Lost,
+        }
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        let inner = error.get_ref().and_then(|e| e.downcast_ref::<ReadError>());
+        inner.cloned().map_or(Self::Lost, Self::from)
+    }
+}
