@@ -52,6 +52,7 @@ async fn a_valid_hello_is_welcome_in_both_encodings() {
             feature::DELEGATES,
             feature::LEASE,
             feature::P2P,
+            feature::STREAMS,
         ];
         all.sort_unstable();
         assert_eq!(features, all);

@@ -72,6 +72,11 @@ pub struct Policy {
     pub news: u64,
     /// Negotiation frames per second and member, sustained. 5 times as many may come at once.
     pub signals: u64,
+    /// Bytes of records of streams per second and member, sustained. Who sends more is told later that they left.
+    pub stream_rate: u64,
+    /// Bytes of records of streams that wait for their recipients' sockets, altogether; a quarter of it for one
+    /// sending member.
+    pub stream_memory: u64,
     /// Envelopes pushed to one connection and not acked yet.
     pub window: usize,
     /// Connections per mesh (design section 10).
@@ -93,6 +98,8 @@ impl Default for Policy {
             rate: 1_000,
             news: 8,
             signals: 20,
+            stream_rate: 1_000_000_000,
+            stream_memory: 256 << 20,
             window: DELIVERY_WINDOW,
             sockets_per_mesh: 10_000,
             sockets: 20_000,

@@ -2,6 +2,8 @@
 //!
 //! The registry is filled once. A further series is one more line in [`series!`].
 
+use std::ops::Deref;
+
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,6 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use meshwire_signaling::frame::code;
+use meshwire_signaling::stream::carry::Gone;
 
 /// A refusal's error code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,6 +24,40 @@ pub(crate) struct Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Outcome {
     pub(crate) outcome: &'static str,
+}
+
+/// Why something was dropped, or what bytes were of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Cause {
+    pub(crate) cause: &'static str,
+}
+
+impl Cause {
+    /// Bytes of records of streams.
+    pub(crate) const STREAM: &'static str = "stream";
+    /// Bytes of frames with envelopes.
+    pub(crate) const MESSAGE: &'static str = "message";
+    /// Bytes of negotiation frames.
+    pub(crate) const NEGOTIATION: &'static str = "negotiation";
+    /// More than the window was sent.
+    pub(crate) const WINDOW: &'static str = "window";
+    /// The memory for records was full.
+    pub(crate) const MEMORY: &'static str = "memory";
+    /// The recipient's connection ended.
+    pub(crate) const ENDED: &'static str = "ended";
+    const DROPPED: [&'static str; 7] =
+        [Self::WINDOW, Self::MEMORY, Self::ENDED, "offline", "away", "unable", "forbidden"];
+
+    /// The word for why a record went nowhere.
+    pub(crate) fn of(gone: Gone) -> &'static str {
+        match gone {
+            Gone::Offline => "offline",
+            Gone::Away => "away",
+            Gone::Unable => "unable",
+            Gone::Forbidden => "forbidden",
+            _ => "other",
+        }
+    }
 }
 
 /// A message's priority.
@@ -76,6 +113,11 @@ series! {
     resumes: Family<Outcome, Counter> = "resume_tokens", "Resume tokens shown, by outcome";
     disconnects: Family<Outcome, Counter> = "disconnects", "Identities disconnected or kicked by admins";
     signals: Family<Outcome, Counter> = "p2p_signals", "Negotiation frames, by outcome";
+    relayed_bytes: Family<Cause, Counter> = "relayed_bytes", "Bytes written to nodes for others, by cause";
+    stream_records: Counter = "stream_records", "Records of streams passed on";
+    stream_records_dropped: Family<Cause, Counter> = "stream_records_dropped", "Records of streams not passed on, by cause";
+    streams_waiting: Gauge = "streams_waiting", "Streams of which records wait for their recipients";
+    stream_bytes_queued: Gauge = "stream_bytes_queued", "Bytes of records of streams that wait for their recipients";
     sweeps: Counter = "ttl_sweeps", "Expiry sweeps, by batch";
     queue_depth: Gauge = "queue_depth", "Deliveries waiting";
     db_healthy: Gauge = "db_healthy", "1 while the database answers";
@@ -131,8 +173,24 @@ impl Metrics {
         for priority in PRIORITIES {
             drop(self.accepted.get_or_create(&ByPriority { priority }));
         }
+        for cause in [Cause::STREAM, Cause::MESSAGE, Cause::NEGOTIATION] {
+            drop(self.relayed(cause));
+        }
+        for cause in Cause::DROPPED {
+            drop(self.dropped_records(cause));
+        }
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         self.registry.register("build", "What runs here", version);
+    }
+
+    /// Where bytes are counted that were written to a node for others.
+    pub(crate) fn relayed(&self, cause: &'static str) -> impl Deref<Target = Counter> {
+        self.relayed_bytes.get_or_create(&Cause { cause })
+    }
+
+    /// Where records are counted that were not passed on.
+    pub(crate) fn dropped_records(&self, cause: &'static str) -> impl Deref<Target = Counter> {
+        self.stream_records_dropped.get_or_create(&Cause { cause })
     }
 
     /// The text of `/metrics`, with families of others behind the broker's own.

@@ -68,6 +68,7 @@ pub(crate) struct Inner {
     answers: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     news: Mutex<RateLimiter<(MeshId, PublicKey)>>,
     negotiations: Mutex<Rates>,
+    pub(crate) bulk: ws::Exchange,
     pub(crate) turn: Option<Arc<dyn TurnDesk>>,
     started: Instant,
 }
@@ -223,6 +224,7 @@ impl Broker {
                 RATE_KEYS,
             )),
             negotiations: Mutex::new(Rates::new(config.policy.signals)),
+            bulk: ws::Exchange::new(config.policy.stream_memory, config.policy.stream_rate),
             turn: config.turn,
             registry: Registry::new(config.policy.sockets_per_mesh, ms(config.policy.lease)),
             policy: config.policy,

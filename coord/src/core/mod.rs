@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod batch;
+pub mod bulk;
 pub mod claim;
 pub mod hello;
 pub mod p2p;

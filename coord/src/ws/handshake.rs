@@ -26,13 +26,14 @@ use crate::serve::{AGENT, Inner};
 use crate::store::{MemberRow, StoreError};
 
 /// What this broker can.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 7] = [
     feature::DEDUPE,
     feature::RECEIPTS,
     feature::GROUPS,
     feature::DELEGATES,
     feature::LEASE,
     feature::P2P,
+    feature::STREAMS,
 ];
 /// Feature bits of a node that are remembered.
 const MAX_FEATURES: usize = 16;

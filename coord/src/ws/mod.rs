@@ -11,10 +11,13 @@
 //!            └────────┘       other readers: p2p frames ────► signals (64) ──► socket
 //! ```
 //!
+//! Records of streams go past all of this ([`bulk`]): reader, the recipient's desk, its writer.
+//!
 //! All queues are bounded. A reader that takes nothing is closed with a reason; news of presence that
 //! finds its queue full is dropped; mail waits in the store.
 
 mod admin;
+mod bulk;
 mod complete;
 mod handshake;
 mod leases;
@@ -37,6 +40,7 @@ use meshwire_signaling::{Hash, MeshId, PublicKey};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 
+pub(crate) use bulk::Exchange;
 pub(crate) use leases::{restore, run as leases};
 pub(crate) use registry::Registry;
 
@@ -66,6 +70,8 @@ pub(crate) struct Handle {
     signals: mpsc::Sender<Arc<Frame>>,
     /// Whether the program behind it knows negotiation frames.
     p2p: bool,
+    /// Its part in carrying streams, if the program behind it knows them.
+    bulk: Option<Arc<bulk::Desk>>,
     close: watch::Sender<Option<Close>>,
     wake: Arc<Notify>,
     receipts: Arc<AtomicBool>,
@@ -174,11 +180,16 @@ pub(crate) async fn run(
     let (signals, signals_rx) = mpsc::channel(p2p::SIGNALS);
     let (closing, close_rx) = watch::channel(None);
     let says = |word: &str| guest.attach.features.iter().any(|f| f == word);
+    let streams =
+        says(feature::STREAMS) && handshake::offered(&inner).any(|f| f == feature::STREAMS);
+    let attach = &guest.attach;
+    let desk = streams.then(|| inner.bulk.desk(attach.conn, attach.mesh, attach.member));
     let receipts = Arc::new(AtomicBool::new(true));
     let handle = Handle {
         out,
         signals,
         p2p: says(feature::P2P) && handshake::offered(&inner).any(|f| f == feature::P2P),
+        bulk: desk,
         close: closing,
         wake: Arc::default(),
         receipts,
@@ -270,6 +281,10 @@ fn gave_up(conn: &Conn, end: Option<&Close>) -> bool {
 async fn leave(conn: &Arc<Conn>) {
     let inner = &conn.inner;
     let identities = inner.registry.detach(conn, conn.heard.load(Ordering::Relaxed));
+    if let Some(desk) = &conn.handle.bulk {
+        // Nobody finds it any more.
+        desk.close(&inner.metrics);
+    }
     let (id, mesh, member, now) = (conn.id, conn.mesh, conn.member, inner.net.unix_ms());
     let released = inner
         .writer

@@ -64,7 +64,7 @@ async fn forward(conn: &Shared, mut frame: P2pFrame) -> Result<(), ErrorFrame> {
 }
 
 /// As with mail: a session does what its member lets it.
-fn may_write(conn: &Shared, who: &PublicKey) -> Result<(), ErrorFrame> {
+pub(super) fn may_write(conn: &Shared, who: &PublicKey) -> Result<(), ErrorFrame> {
     match conn.inner.registry.attestation(conn.id, who) {
         Some(signed)
             if !signed

@@ -169,7 +169,8 @@ mod tests {
         peer.about = about.clone();
         peer.groups = vec![statement.clone(); MAX_GROUPS];
         keep(&mut peer.groups, GROUP_BYTES);
-        let words = ["dedupe", "receipts", "gate", "groups", "delegates", "lease", "p2p"];
+        let words =
+            ["dedupe", "receipts", "gate", "groups", "delegates", "lease", "p2p", "streams"];
         let session = PresenceInfo {
             key: PublicKey([0xab; 32]),
             kind: IdentityKind::Session,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use futures_util::StreamExt as _;
 use futures_util::stream::SplitStream;
 use meshwire_signaling::attest::{Attestation, IdentityKind};
-use meshwire_signaling::codec::{self, Encoding};
+use meshwire_signaling::codec::{self, CodecError, Encoding};
 use meshwire_signaling::frame::{
     Accepted, Bind, Bound, ClientAck, ClientNack, Disconnect, ErrorFrame, Frame, FrameError,
     Goaway, InviteCreate, InviteList, InviteRevoke, Ok as OkFrame, Send, SetGroup, Unbind, close,
@@ -13,14 +13,16 @@ use meshwire_signaling::frame::{
 };
 use meshwire_signaling::limits::{CLAIM_LEASE, MAX_WRAPS, STALE_AFTER, ms};
 use meshwire_signaling::receipt::{MAX_REASON, Receipt, Verdict};
+use meshwire_signaling::stream::carry::BadCarry;
 use meshwire_signaling::{Priority, PublicKey};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
+use super::bulk::Taken;
 use super::complete::{Accept, Completion, unavailable};
 use super::handshake::{frame, known_code};
 use super::registry::Shared;
-use super::{Close, STALE, Socket, admin, p2p, peers};
+use super::{Close, STALE, Socket, admin, bulk, p2p, peers};
 use crate::config::Mutant;
 use crate::core::accept::{self, Author, Recipients};
 use crate::core::again;
@@ -49,6 +51,7 @@ pub(super) async fn run(
     let mut closing = conn.handle.close.subscribe();
     let mut stopping = conn.inner.stopping.clone();
     let mut malformed = 0;
+    let mut routes = bulk::Routes::default();
     loop {
         let next = tokio::select! {
             biased;
@@ -77,7 +80,18 @@ pub(super) async fn run(
             Ok(Some(Err(_) | Ok(Message::Close(_)))) => return None,
             Ok(Some(Ok(msg))) => msg,
         };
-        let answer = match frame(&msg, encoding) {
+        let carried = bulk::concerns(conn, &msg)
+            .map(|(desk, bytes)| bulk::take(conn, desk, &mut routes, bytes).map_err(unreadable));
+        let read = match carried {
+            Some(Ok(Taken::Done)) => continue,
+            Some(Ok(Taken::Deaf)) => {
+                conn.inner.metrics.slow_consumers.inc();
+                return Some((close::SLOW_CONSUMER, "slow_consumer".into()));
+            }
+            Some(Err(e)) => Some(Err(e)),
+            None => frame(&msg, encoding),
+        };
+        let answer = match read {
             None => continue,
             Some(Ok(frame)) => handle(conn, frame, &due).await,
             // A newer node may ask for what we do not know: that is no fault, but not free either.
@@ -101,6 +115,10 @@ pub(super) async fn run(
             return None;
         }
     }
+}
+
+fn unreadable(e: BadCarry) -> FrameError {
+    FrameError::Malformed { req: None, error: CodecError::Invalid(e.to_string()) }
 }
 
 fn undecodable(e: &FrameError) -> ErrorFrame {

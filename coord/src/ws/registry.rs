@@ -1,6 +1,7 @@
 //! The live connections and who is there, and telling them things.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meshwire_signaling::attest::IdentityKind;
@@ -47,6 +48,8 @@ impl LeaseOp {
 #[derive(Debug)]
 pub(crate) struct Registry {
     state: Mutex<State>,
+    /// Grows whenever an identity or a connection has come or gone, before others see it.
+    epoch: AtomicU64,
     /// Wakes the task that ends graces and remembers leases.
     pub(super) changed: Notify,
 }
@@ -70,7 +73,17 @@ impl Registry {
             hidden: HashSet::new(),
             ops: Vec::new(),
         };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { state: Mutex::new(state), epoch: AtomicU64::new(1), changed: Notify::new() }
+    }
+
+    /// The same as before: so are all answers of [`Self::speaks_for`], [`Self::attestation`] and [`Self::holder`].
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// To be called with the lock held.
+    fn moved(&self) {
+        self.epoch.fetch_add(1, Ordering::Release);
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -113,6 +126,7 @@ impl Registry {
         if result.is_ok() {
             state.handles.insert(conn, handle);
         }
+        self.moved();
         let chain = codec::from_msgpack(&member.chain).ok();
         state.carry_out(effects, chain.as_ref(), inner);
         drop(state);
@@ -124,6 +138,7 @@ impl Registry {
     pub(super) fn bind(&self, bind: Bind, inner: &Inner) -> Result<Attached, Refused> {
         let mut state = self.state();
         let (result, effects) = state.presence.bind(bind, now(inner));
+        self.moved();
         state.carry_out(effects, None, inner);
         drop(state);
         self.changed.notify_one();
@@ -135,6 +150,7 @@ impl Registry {
         let mut state = self.state();
         let effect = state.presence.unbind(conn.id, key);
         let was = effect.is_some();
+        self.moved();
         state.carry_out(effect.into_iter().collect(), None, &conn.inner);
         drop(state);
         self.changed.notify_one();
@@ -145,6 +161,7 @@ impl Registry {
     pub(super) fn bye(&self, conn: &Conn) {
         let mut state = self.state();
         let effects = state.presence.bye(conn.id);
+        self.moved();
         state.carry_out(effects, None, &conn.inner);
         drop(state);
         self.changed.notify_one();
@@ -155,6 +172,7 @@ impl Registry {
         let mut state = self.state();
         let identities = state.presence.detach(conn.id, heard);
         state.handles.remove(&conn.id);
+        self.moved();
         drop(state);
         self.changed.notify_one();
         if identities.is_empty() { vec![conn.key] } else { identities }
@@ -164,6 +182,9 @@ impl Registry {
     pub(super) fn poll(&self, inner: &Inner) -> (Option<u64>, Vec<LeaseOp>) {
         let mut state = self.state();
         let effects = state.presence.poll(inner.tick());
+        if !effects.is_empty() {
+            self.moved();
+        }
         state.carry_out(effects, None, inner);
         (state.presence.next_deadline(), std::mem::take(&mut state.ops))
     }
@@ -178,6 +199,7 @@ impl Registry {
     ) -> Disconnected {
         let mut state = self.state();
         let mut done = state.presence.disconnect(mesh, who, kick, inner.tick());
+        self.moved();
         state.carry_out(std::mem::take(&mut done.effects), None, inner);
         drop(state);
         self.changed.notify_one();

@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::handshake::message;
 use super::registry::Shared;
-use super::{Close, Socket};
-use crate::metrics::Metrics;
+use super::{Close, Socket, bulk};
+use crate::metrics::{Cause, Metrics};
 
 /// Frames written before a flush: one system call for many small frames, and few enough of the
 /// largest that a reader of 20 KB/s takes them before it counts as dead.
@@ -26,7 +26,7 @@ const SIGNALS: usize = 2;
 /// Longest wait for a close to leave.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-type Sink = SplitSink<Socket, Message>;
+pub(super) type Sink = SplitSink<Socket, Message>;
 
 /// What waits to be written.
 pub(super) struct Queues {
@@ -47,7 +47,9 @@ pub(super) async fn run(
     let fit = |frame: &Frame| fitting(frame, encoding, &conn.inner.metrics);
     let mut ping = interval(PING_INTERVAL);
     ping.tick().await;
+    let bulk = Bulk(&conn);
     let end = loop {
+        let (mut flush, mut records) = (false, 0);
         let first = tokio::select! {
             biased;
             r = closing.wait_for(Option::is_some) => break r.ok().and_then(|c| c.clone()),
@@ -56,15 +58,28 @@ pub(super) async fn run(
                 None => break None,
             },
             _ = ping.tick() => Some(Message::Ping(Bytes::new())),
-            // Last: without pings, a node that is only told things would fall silent.
+            // Without pings, a node that is only told things would fall silent.
             Some(frame) = queues.signals.recv() => fit(&frame),
+            // Last: all else is little and does not wait.
+            all = bulk.ready() => {
+                flush = all;
+                records = bulk::ALONE;
+                None
+            }
         };
-        let Some(first) = first else { continue };
+        if first.is_none() && records == 0 {
+            continue;
+        }
+        let written = async {
+            write(&mut sink, first, &mut queues, &fit).await?;
+            bulk.write(&mut sink, flush, records.max(bulk::BESIDE)).await?;
+            sink.flush().await
+        };
         // A socket that takes nothing for this long is dead or does not read.
         let wrote = tokio::select! {
             biased;
             r = closing.wait_for(Option::is_some) => break r.ok().and_then(|c| c.clone()),
-            wrote = timeout(STALE_AFTER, write(&mut sink, first, &mut queues, &fit)) => wrote,
+            wrote = timeout(STALE_AFTER, written) => wrote,
         };
         match wrote {
             Ok(Ok(())) => {}
@@ -87,6 +102,17 @@ pub(super) async fn run(
 fn fitting(frame: &Frame, encoding: Encoding, metrics: &Metrics) -> Option<Message> {
     let sent = message(frame, encoding);
     if sent.len() <= MAX_FRAME {
+        let cause = match frame {
+            Frame::Message(_) => Some(Cause::MESSAGE),
+            Frame::P2pOffer(_)
+            | Frame::P2pAnswer(_)
+            | Frame::P2pCandidate(_)
+            | Frame::P2pBye(_) => Some(Cause::NEGOTIATION),
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            metrics.relayed(cause).inc_by(u64::try_from(sent.len()).unwrap_or(u64::MAX));
+        }
         return Some(sent);
     }
     metrics.oversized.inc();
@@ -111,11 +137,13 @@ fn answers(frame: &Frame) -> Option<u64> {
 
 async fn write(
     sink: &mut Sink,
-    first: Message,
+    first: Option<Message>,
     queues: &mut Queues,
     fit: &impl Fn(&Frame) -> Option<Message>,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-    sink.feed(first).await?;
+    if let Some(first) = first {
+        sink.feed(first).await?;
+    }
     for _ in 1..BATCH {
         let Some(Some(frame)) = queues.out.recv().now_or_never() else { break };
         if let Some(message) = fit(&frame) {
@@ -128,7 +156,31 @@ async fn write(
             sink.feed(message).await?;
         }
     }
-    sink.flush().await
+    Ok(())
+}
+
+/// Records of streams for this socket, if its node knows them.
+struct Bulk<'a>(&'a Shared);
+
+impl Bulk<'_> {
+    /// Waits until there is something to write; whether that is little credit which has waited.
+    async fn ready(&self) -> bool {
+        match &self.0.handle.bulk {
+            Some(desk) => desk.ready(|| self.0.inner.tick()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn write(
+        &self,
+        sink: &mut Sink,
+        flush: bool,
+        records: usize,
+    ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        let (inner, desk) = (&self.0.inner, &self.0.handle.bulk);
+        let Some(desk) = desk else { return Ok(()) };
+        desk.write(sink, &inner.metrics, inner.tick(), flush, records).await
+    }
 }
 
 /// Writes what is left, except to a reader that did not keep up, and the close.

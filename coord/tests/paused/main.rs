@@ -6,4 +6,5 @@
 mod claims;
 mod presence;
 mod slow;
+mod streams;
 mod world;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use futures_util::{SinkExt as _, StreamExt as _};
+use meshwire_coord::store::MemoryStore;
 use meshwire_coord::{Broker, BrokerConfig, Database, Policy, Tls};
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::envelope::{
@@ -47,7 +48,7 @@ const BASE: &str = "http://broker.test:7900";
 pub struct Pipes {
     start: Instant,
     draws: AtomicU64,
-    tx: mpsc::Sender<DuplexStream>,
+    tx: std::sync::Mutex<mpsc::Sender<DuplexStream>>,
     rx: std::sync::Mutex<VecDeque<mpsc::Receiver<DuplexStream>>>,
     wires: std::sync::Mutex<Vec<Arc<Wire>>>,
 }
@@ -59,10 +60,17 @@ impl Pipes {
         Arc::new(Self {
             start: Instant::now(),
             draws: AtomicU64::new(1),
-            tx,
+            tx: std::sync::Mutex::new(tx),
             rx,
             wires: Default::default(),
         })
+    }
+
+    /// Who connects from now on reaches the next one that listens.
+    fn renew(&self) {
+        let (tx, rx) = mpsc::channel(64);
+        self.rx.lock().unwrap().push_back(rx);
+        *self.tx.lock().unwrap() = tx;
     }
 }
 
@@ -81,7 +89,8 @@ impl Net for Pipes {
 
     async fn tcp_connect(&self, _: &str, _: u16) -> io::Result<BoxStream> {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        self.tx.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        let tx = self.tx.lock().unwrap().clone();
+        tx.send(far).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(Box::new(near))
     }
 
@@ -217,7 +226,8 @@ pub struct World {
     pub broker: Broker,
     pub mesh: MeshId,
     counters: AtomicU64,
-    _data: tempfile::TempDir,
+    store: Arc<MemoryStore>,
+    policy: Policy,
 }
 
 pub fn key(n: u8) -> SecretKey {
@@ -226,22 +236,33 @@ pub fn key(n: u8) -> SecretKey {
 
 pub type Link = (Arc<RelayLink>, mpsc::Receiver<LinkEvent>);
 
+async fn start(net: &Arc<Pipes>, store: &Arc<MemoryStore>, policy: &Policy) -> Broker {
+    let config = BrokerConfig {
+        listen: ([127, 0, 0, 1], 7900).into(),
+        public_url: None,
+        data: "unused".into(),
+        database: Database::Memory,
+        tls: Tls::Auto,
+        policy: policy.clone(),
+        new_admin_token: false,
+        turn: None,
+    };
+    Broker::start_with(net.clone(), config, store.clone(), key(200)).await.unwrap()
+}
+
 impl World {
     /// A broker, and a mesh whose owner is key 1.
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// As [`Self::new`], with other limits.
+    pub async fn with(change: impl FnOnce(&mut Policy)) -> Self {
+        let mut policy = Policy::default();
+        change(&mut policy);
         let net = Pipes::new();
-        let data = tempfile::tempdir().unwrap();
-        let config = BrokerConfig {
-            listen: ([127, 0, 0, 1], 7900).into(),
-            public_url: None,
-            data: data.path().to_owned(),
-            database: Database::Memory,
-            tls: Tls::Auto,
-            policy: Policy::default(),
-            new_admin_token: false,
-            turn: None,
-        };
-        let broker = Broker::start(net.clone(), config).await.unwrap();
+        let store = Arc::new(MemoryStore::default());
+        let broker = start(&net, &store, &policy).await;
         let genesis = Genesis {
             name: "lab".into(),
             owner: key(1).public(),
@@ -255,7 +276,14 @@ impl World {
         let base: BaseUrl = BASE.parse().unwrap();
         let token = broker.admin_token().unwrap();
         http::create_mesh(net.as_ref(), &base, token, &CreateMesh { genesis }).await.unwrap();
-        Self { net, broker, mesh, counters: AtomicU64::new(1), _data: data }
+        Self { net, broker, mesh, counters: AtomicU64::new(1), store, policy }
+    }
+
+    /// The broker stops, and another with its key and store runs.
+    pub async fn restart(&mut self) {
+        self.net.renew();
+        let next = start(&self.net, &self.store, &self.policy).await;
+        std::mem::replace(&mut self.broker, next).shutdown().await;
     }
 
     /// A link of key `n`, up.
@@ -275,6 +303,11 @@ impl World {
 
     /// A connection of key `n` that does nothing by itself after its hello.
     pub async fn raw(&self, n: u8) -> WebSocketStream<BoxStream> {
+        self.raw_with(n, &[]).await
+    }
+
+    /// As [`Self::raw`], with features.
+    pub async fn raw_with(&self, n: u8, features: &[&str]) -> WebSocketStream<BoxStream> {
         let pipe = self.net.tcp_connect("", 0).await.unwrap();
         let mut request = "ws://broker.test/v2/ws".into_client_request().unwrap();
         let protocol = Encoding::MsgPack.subprotocol().parse().unwrap();
@@ -286,7 +319,7 @@ impl World {
             identity: key(n),
             instance: InstanceId([1; 16]),
             counter: self.counters.fetch_add(1 << 20, Ordering::Relaxed),
-            features: Features::new(),
+            features: features.iter().map(|f| ((*f).to_owned(), Default::default())).collect(),
             requires: vec![],
             resume: None,
             agent: "raw".into(),

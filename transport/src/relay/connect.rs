@@ -161,6 +161,7 @@ async fn say_hello(
         let frame = match wire::next(ws, config.encoding).await {
             Incoming::Frame(frame) => *frame,
             Incoming::Unknown(_) | Incoming::Alive => continue,
+            Incoming::Carry(_) => return Err(lost("the broker sent no frame".into())),
             Incoming::Broken(reason) => return Err(lost(reason)),
             Incoming::Closed(Some((close::REFUSED, word))) => {
                 let loss = Loss::closed(Some((close::REFUSED, word.clone())));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use meshwire_signaling::frame::feature;
 use meshwire_signaling::limits::{MAX_BODY, MAX_FRAME, MAX_WRAPS};
 use meshwire_signaling::sign::Signed;
 use rustls::ClientConfig;
@@ -13,6 +14,7 @@ use super::RelayConfig;
 use super::backoff::{Backoff, Next};
 use super::connect::{Loss, connect};
 use super::hello::Welcome;
+use super::records::Records;
 use super::session::{End, Session};
 use super::state::{Pending, Shared, Up};
 use super::wire::Ws;
@@ -28,6 +30,7 @@ pub(super) struct Driver {
     net: Arc<dyn Net>,
     config: RelayConfig,
     shared: Arc<Shared>,
+    records: Arc<Records>,
     events: mpsc::Sender<LinkEvent>,
     closing: watch::Receiver<bool>,
     /// Made at the first connection: reading the system's roots is slow.
@@ -46,10 +49,11 @@ impl Driver {
         net: Arc<dyn Net>,
         config: RelayConfig,
         shared: Arc<Shared>,
+        records: Arc<Records>,
         events: mpsc::Sender<LinkEvent>,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { net, config, shared, events, closing, tls: None, resume: None }
+        Self { net, config, shared, records, events, closing, tls: None, resume: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -110,7 +114,14 @@ impl Driver {
             return End::Closed;
         }
         debug!(target: "meshwire::events::relay", event = "up", broker = %welcome.ack.broker.short());
+        let ours = &self.config.features;
+        let streams =
+            [ours, &welcome.ack.features].iter().all(|f| f.contains_key(feature::STREAMS));
+        if streams {
+            self.records.up();
+        }
         let session = Session {
+            records: &self.records,
             net: &*self.net,
             encoding: self.config.encoding,
             ack: welcome.ack,
@@ -122,6 +133,7 @@ impl Driver {
         let end = Box::pin(session.run(ws, &mut self.closing)).await;
         // In this order: whoever learns of the loss and tries again must find the link down.
         self.shared.set_down();
+        self.records.down();
         pending.fail(&self.shared.lost());
         end
     }

@@ -13,6 +13,7 @@
 //!   after a terminal close code ([`is_terminal`]): then a last [`LinkEvent::Down`] without
 //!   `retry_in` comes and the events end.
 //! - `Down`'s code is the broker's error code, or `close_NNNN` where it only closed the socket.
+//! - [`RelayLink::carry`] puts a stream on the link: its records go beside the frames, which go first.
 //! - Every queue is bounded. Reader and writer do not wait for each other, so whoever reads the
 //!   events may await [`MessageLink::send`], `answer` and `confirm` meanwhile. It must not await
 //!   tickets or requests: their answers come behind the events that it has not read yet. Should it
@@ -24,8 +25,10 @@
 
 pub mod backoff;
 mod connect;
+mod credit;
 mod driver;
 pub mod hello;
+mod records;
 mod session;
 mod state;
 #[cfg(test)]
@@ -46,13 +49,17 @@ use meshwire_signaling::frame::{
 use meshwire_signaling::limits::MAX_P2P;
 use meshwire_signaling::receipt::Verdict;
 use meshwire_signaling::sign::Signed;
+use meshwire_signaling::stream::carry::Way;
 use meshwire_signaling::{Envelope, EnvelopeId, Hash, InstanceId, MeshId, PublicKey, SecretKey};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::link::{Answer, LinkError, LinkEvent, MessageLink, PathKind, Ticket};
 use crate::net::Net;
+use crate::stream::Live;
 use crate::url::BaseUrl;
+pub use records::Carried;
+use records::Records;
 use state::{Shared, Up};
 
 /// Events that wait for their reader: a full delivery window (64) and as much again of receipts and
@@ -120,6 +127,7 @@ pub trait HelloCounter: Send + Sync {
 /// A link through the broker; see the module's documentation. Dropping it closes it.
 pub struct RelayLink {
     shared: Arc<Shared>,
+    records: Arc<Records>,
     closing: watch::Sender<bool>,
     /// Its other end is dropped when the task has ended.
     done: watch::Receiver<()>,
@@ -146,12 +154,14 @@ impl RelayLink {
         let (closing, closed) = watch::channel(false);
         let (running, done) = watch::channel(());
         let shared = Arc::new(Shared::default());
-        let driver = driver::Driver::new(net, config, shared.clone(), events, closed);
+        let records = Arc::new(Records::default());
+        let driver =
+            driver::Driver::new(net, config, shared.clone(), records.clone(), events, closed);
         tokio::spawn(async move {
             driver.run().await;
             drop(running);
         });
-        (Arc::new(Self { shared, closing, done }), receiver)
+        (Arc::new(Self { shared, records, closing, done }), receiver)
     }
 
     /// One page of the mesh's members in key order: those after `after`, or only `key`.
@@ -271,6 +281,13 @@ impl RelayLink {
             Frame::TurnServers(servers) => Ok(servers),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Carries a stream between `from`, an identity of this link, and `to`, on each connection to a broker that
+    /// can, until what this returns is dropped. The opener calls it before it sends the open, so that the answer
+    /// finds it.
+    pub fn carry(&self, live: Live, from: PublicKey, to: PublicKey) -> Carried {
+        self.records.carry(live, Way { from, to })
     }
 
     /// The network may have changed under the connection, which would not notice for a minute: has it

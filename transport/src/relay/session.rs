@@ -18,6 +18,7 @@ use tracing::debug;
 use super::backoff::Next;
 use super::connect::Loss;
 use super::driver::closed;
+use super::records::Records;
 use super::state::Pending;
 use super::wire::{self, Incoming, Ws};
 use crate::link::{Inbound, LinkError, LinkEvent};
@@ -27,6 +28,8 @@ use crate::text::clean;
 /// Frames that are fed before one flush, for a flush per frame costs about ten times as much
 /// (tokio-tungstenite 0.30 over loopback); more would only delay the first of them.
 const BATCH: usize = 64;
+/// Records of streams that are fed after them: few, for frames wait until they are written.
+const RECORDS: usize = 2;
 /// A broker that takes longer to answer a frame, while its socket is fine, has lost it. Twice what a
 /// request may take; sending again is harmless, for the broker deduplicates.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +56,7 @@ pub(super) struct Session<'a> {
     pub(super) encoding: Encoding,
     pub(super) ack: HelloAckBody,
     pub(super) pending: Arc<Pending>,
+    pub(super) records: &'a Records,
     pub(super) frames: mpsc::Receiver<Frame>,
     pub(super) events: &'a mpsc::Sender<LinkEvent>,
     pub(super) max_frame: usize,
@@ -68,6 +72,8 @@ impl Session<'_> {
             encoding: self.encoding,
             frames: self.frames,
             pending: &self.pending,
+            records: self.records,
+            buffer: Bytes::new(),
             ping: &ping,
             max_frame: self.max_frame,
         };
@@ -76,6 +82,7 @@ impl Session<'_> {
             stream,
             encoding: self.encoding,
             pending: &self.pending,
+            records: self.records,
             events: self.events,
             ping: &ping,
             told: Told::default(),
@@ -106,6 +113,9 @@ struct Writer<'a> {
     encoding: Encoding,
     frames: mpsc::Receiver<Frame>,
     pending: &'a Pending,
+    records: &'a Records,
+    /// Of the last record.
+    buffer: Bytes,
     ping: &'a Notify,
     max_frame: usize,
 }
@@ -116,11 +126,13 @@ impl Writer<'_> {
         loop {
             let first = tokio::select! {
                 biased;
-                () = self.ping.notified() => None,
+                () = self.ping.notified() => (true, None),
                 frame = self.frames.recv() => match frame {
-                    Some(frame) => Some(frame),
+                    Some(frame) => (false, Some(frame)),
                     None => break,
                 },
+                // Last: all else is little and does not wait.
+                () = self.records.ready() => (false, None),
             };
             in_time(self.batch(first)).await?;
         }
@@ -130,12 +142,11 @@ impl Writer<'_> {
 
     async fn batch(
         &mut self,
-        first: Option<Frame>,
+        (ping, mut next): (bool, Option<Frame>),
     ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-        let Some(first) = first else {
+        if ping {
             return self.sink.send(Message::Ping(Bytes::new())).await;
-        };
-        let mut next = Some(first);
+        }
         for _ in 0..BATCH {
             let Some(frame) = next.take().or_else(|| self.frames.try_recv().ok()) else { break };
             let message = wire::encode(self.encoding, &frame);
@@ -147,6 +158,10 @@ impl Writer<'_> {
                 }
                 _ => self.sink.feed(message).await?,
             }
+        }
+        for _ in 0..RECORDS {
+            let Some(message) = self.records.next(&mut self.buffer) else { break };
+            self.sink.feed(Message::Binary(message)).await?;
         }
         self.sink.flush().await
     }
@@ -175,6 +190,7 @@ struct Reader<'a> {
     stream: SplitStream<Ws>,
     encoding: Encoding,
     pending: &'a Pending,
+    records: &'a Records,
     events: &'a mpsc::Sender<LinkEvent>,
     ping: &'a Notify,
     told: Told,
@@ -242,6 +258,15 @@ impl Reader<'_> {
     async fn on_incoming(&mut self, incoming: Incoming) -> Option<End> {
         match incoming {
             Incoming::Alive => None,
+            Incoming::Carry(_) if !self.records.is_up() => {
+                Some(End::Lost(Loss::new("the connection broke: the broker sent no frame")))
+            }
+            Incoming::Carry(message) => {
+                if let Err(e) = self.records.receive(&message) {
+                    debug!(target: "meshwire::events::relay", event = "no_record", error = %e);
+                }
+                None
+            }
             Incoming::Unknown(kind) => {
                 debug!(target: "meshwire::events::relay", event = "unknown_type", kind);
                 None

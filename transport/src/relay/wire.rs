@@ -4,10 +4,11 @@ use futures_util::{Stream, StreamExt as _};
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::{Frame, FrameError};
 use meshwire_signaling::limits::MAX_FRAME;
+use meshwire_signaling::stream::carry::is_carry;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::tungstenite::{Bytes, Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::net::BoxStream;
@@ -28,6 +29,8 @@ pub(super) type Ws = WebSocketStream<BoxStream>;
 pub(super) enum Incoming {
     /// A frame.
     Frame(Box<Frame>),
+    /// A message that is no frame, but for a stream.
+    Carry(Bytes),
     /// A frame of a type from the future.
     Unknown(String),
     /// A ping or pong: the other side lives.
@@ -90,6 +93,7 @@ where
     S: Stream<Item = Result<Message, WsError>> + Unpin,
 {
     let bytes = match (stream.next().await, encoding) {
+        (Some(Ok(Message::Binary(bytes))), _) if is_carry(&bytes) => return Incoming::Carry(bytes),
         (Some(Ok(Message::Binary(bytes))), Encoding::MsgPack) => bytes,
         (Some(Ok(Message::Text(text))), Encoding::Json) => text.into(),
         (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => {

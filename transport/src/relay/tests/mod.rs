@@ -2,6 +2,7 @@
 
 mod connecting;
 mod running;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -171,6 +172,10 @@ impl Broker {
     }
 
     async fn ack(&mut self, hello: Hash, limits: Limits) {
+        self.ack_with(hello, limits, BTreeMap::new()).await;
+    }
+
+    async fn ack_with(&mut self, hello: Hash, limits: Limits, features: Features) {
         let body = HelloAckBody {
             hello,
             broker: broker_key().public(),
@@ -178,7 +183,7 @@ impl Broker {
             name: "me".into(),
             role: Role::Member,
             limits,
-            features: BTreeMap::new(),
+            features,
             requires: vec![],
             lease: None,
             agent: "fake/1".into(),
