@@ -20,11 +20,23 @@ type Happens = fn(&mut Town);
 
 /// Plays a change in the middle of a stream of messages.
 fn changes(ana: Preset, bob: Preset, seed: u64, longest: Duration, change: Happens) {
+    changes_after(SECOND, ana, bob, seed, longest, change);
+}
+
+/// The same when the path has been up for a while.
+fn changes_after(
+    pause: Duration,
+    ana: Preset,
+    bob: Preset,
+    seed: u64,
+    longest: Duration,
+    change: Happens,
+) {
     between(ana, bob, seed, async |town| {
         let flood = town
             .flood(async |town| {
                 town.direct().await;
-                sleep(SECOND).await;
+                sleep(pause).await;
                 change(town);
                 town.direct_again_after(SECOND).await;
                 sleep(5 * SECOND).await;
@@ -80,6 +92,13 @@ fn the_recipients_router_reboots_and_makes_other_mappings() {
     changes(Preset::FullCone, Preset::Symmetric, 15, HEALED, bobs_router_reboots);
 }
 
+/// Later on, both sides look whether what is said is answered, and he gets up when nothing comes any more.
+#[test]
+fn the_recipients_router_reboots_and_makes_other_mappings_later_on() {
+    let (longest, later) = (3 * SECOND, 12 * SECOND);
+    changes_after(later, Preset::FullCone, Preset::Symmetric, 16, longest, bobs_router_reboots);
+}
+
 #[test]
 fn a_home_gets_another_uplink() {
     changes(Preset::PortRestricted, Preset::FullCone, 21, GAP, anas_home_gets_another_uplink);
@@ -102,7 +121,7 @@ fn a_machine_with_a_path_by_turn_gets_another_address() {
 
 /// A carrier's NAT forgets after 30 s, and its mappings live only as long as something goes through.
 #[test]
-fn a_mapping_is_kept_while_nothing_is_said_and_outlives_a_long_silence() {
+fn a_mapping_is_kept_pausenothing_is_said_and_outlives_a_long_silence() {
     between(Preset::Mobile, Preset::PortRestricted, 41, async |town| {
         town.flood(async |town| {
             town.direct().await;

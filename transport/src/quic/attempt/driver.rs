@@ -244,8 +244,9 @@ impl Driver {
                 self.rhythm.heard(now());
             } else if before != (true, self.agent.nominated()) {
                 // Checks of another way that has long been known are answered, and no reason to get up: two
-                // sides with two ways would keep each other from ever resting.
-                self.disturb(false);
+                // sides with two ways would keep each other from ever resting. A new one that comes instead of
+                // answers is where the peer is now.
+                self.disturb(self.rhythm.misses_answers());
             }
         }
     }

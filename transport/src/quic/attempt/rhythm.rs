@@ -8,7 +8,8 @@
 //!
 //! A direct way that rests is left alone while it is used, too: checks of spare pairs through a server would cost
 //! the server more than a few messages do. It is *busy*: both sides look whether QUIC's datagrams
-//! are answered by any, and ask at once if not. That shows within two seconds that the way is lost.
+//! are answered by any, and ask at once if not. That shows within two seconds that the way is lost. When nothing
+//! is said for [`QUIET`] all pairs are checked again for a while: who only receives notices by that alone.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ const TRIES: u32 = 3;
 const BUSY_TRIES: u32 = 2;
 /// How often a busy connection is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a busy connection may say nothing.
+const QUIET: Duration = Duration::from_secs(1);
 /// How much longer than [`PULSE`] the other side waits: all tries, and some delay.
 const LATE: Duration = Duration::from_secs(3);
 /// A connection whose peer has not been heard at all for so long is dead (design section 6).
@@ -52,6 +55,8 @@ struct Busy {
     look: Instant,
     seen: Traffic,
     unanswered: Unanswered,
+    /// When something was said last.
+    said: Instant,
 }
 
 /// Whether something was sent, and nothing came since.
@@ -112,7 +117,8 @@ impl Rhythm {
     /// Something is said on a resting connection.
     pub(super) fn stir(&mut self, now: Instant, seen: Traffic) {
         if self.resting && self.busy.is_none() {
-            self.busy = Some(Busy { look: now + LOOK, seen, unanswered: Unanswered::No });
+            let (look, unanswered) = (now + LOOK, Unanswered::No);
+            self.busy = Some(Busy { look, seen, unanswered, said: now });
         }
     }
 
@@ -121,7 +127,7 @@ impl Rhythm {
         self.busy.as_ref().is_some_and(|busy| now >= busy.look)
     }
 
-    /// Looks at what a busy connection says, and says whether it still is busy.
+    /// Looks at what a busy connection says, and says whether it still is busy; else it is to be disturbed.
     pub(super) fn look(&mut self, now: Instant, traffic: Traffic) -> bool {
         let Some(busy) = &mut self.busy else { return false };
         let (sent, came) = (traffic.sent != busy.seen.sent, traffic.received != busy.seen.received);
@@ -133,16 +139,20 @@ impl Rhythm {
         };
         busy.seen = traffic;
         busy.look = now + LOOK;
-        let over = !sent && !came && busy.unanswered == Unanswered::No;
-        if over {
-            self.busy = None;
+        if sent || came {
+            busy.said = now;
         }
-        !over
+        now < busy.said + QUIET
     }
 
     /// Whether something is said on a resting connection.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.is_some()
+    }
+
+    /// Whether the peer has not answered yet what was said.
+    pub(super) fn misses_answers(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.unanswered != Unanswered::No)
     }
 
     /// Whether the peer leaves unanswered what is said.
@@ -330,17 +340,18 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_datagram_that_is_lost_is_one_pulse_and_nobody_looks_any_more() {
+    fn a_lone_datagram_that_is_lost_is_one_pulse_and_then_all_pairs() {
         let start = tokio::time::Instant::now().into_std();
         let mut rhythm = resting(start, false);
         let now = start + BRISK;
         rhythm.stir(now, Traffic { sent: 0, received: 0 });
         let lost = Traffic { sent: 1, received: 0 };
         assert!(rhythm.look(now + LOOK, lost) && rhythm.due(now + LOOK) == Due::Nothing);
-        assert!(rhythm.look(now + 2 * LOOK, lost));
+        assert!(rhythm.misses_answers() && rhythm.look(now + 2 * LOOK, lost));
         assert_eq!(rhythm.due(now + 2 * LOOK), Due::Pulse);
         rhythm.heard(now + 2 * LOOK);
-        assert!(!rhythm.look(now + 3 * LOOK, lost) && !rhythm.is_busy());
+        assert!(rhythm.look(now + 3 * LOOK, lost) && !rhythm.misses_answers());
         assert_eq!(rhythm.due(now + 3 * LOOK), Due::Nothing);
+        assert!(!rhythm.look(now + LOOK + QUIET, lost));
     }
 }

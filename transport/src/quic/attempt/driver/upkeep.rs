@@ -70,7 +70,11 @@ impl Driver {
             // Before it is looked what was said: nothing is said unnoticed.
             self.stir.set_resting(true);
             let busy = self.traffic().is_some_and(|traffic| self.rhythm.look(now(), traffic));
-            self.stir.set_resting(!busy);
+            if busy {
+                self.stir.set_resting(false);
+            } else {
+                self.disturb(false);
+            }
         }
     }
 
