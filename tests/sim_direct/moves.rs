@@ -121,7 +121,7 @@ fn a_machine_with_a_path_by_turn_gets_another_address() {
 
 /// A carrier's NAT forgets after 30 s, and its mappings live only as long as something goes through.
 #[test]
-fn a_mapping_is_kept_pausenothing_is_said_and_outlives_a_long_silence() {
+fn a_mapping_is_kept_while_nothing_is_said_and_outlives_a_long_silence() {
     between(Preset::Mobile, Preset::PortRestricted, 41, async |town| {
         town.flood(async |town| {
             town.direct().await;
