@@ -7,6 +7,7 @@ use meshwire_signaling::group::check_group_name;
 use meshwire_signaling::limits::MAX_RECIPIENTS;
 use meshwire_signaling::seal::{WRAP, Wrap};
 use meshwire_signaling::sign::Signed;
+use meshwire_signaling::stream::Open;
 use meshwire_signaling::{Channel, EnvelopeId, Hash, Header, MeshId, PublicKey, UnixMillis, codec};
 
 use super::batch::{too_many, wrap_length};
@@ -155,8 +156,8 @@ fn recipients(
     member: &PublicKey,
 ) -> Result<Recipients, ErrorFrame> {
     let (kind, key) = match (&header.target, header.channel) {
-        (Target::Member { key }, Channel::Dm) => (TargetKind::Member, *key),
-        (Target::Session { key } | Target::Service { key }, Channel::Dm) => {
+        (Target::Member { key }, Channel::Dm | Channel::Stream) => (TargetKind::Member, *key),
+        (Target::Session { key } | Target::Service { key }, Channel::Dm | Channel::Stream) => {
             (TargetKind::Delegate, *key)
         }
         (Target::Group { name }, Channel::Group) => {
@@ -170,6 +171,11 @@ fn recipients(
     if header.suite == Suite::Wrap || !wraps.is_empty() {
         let text = "an envelope for one recipient has no wraps";
         return Err(ErrorFrame::permanent(code::UNSUPPORTED, text));
+    }
+    if header.channel == Channel::Stream {
+        // Whoever is not there has missed the stream: such mail never waits for days.
+        Open::check_header(header)
+            .map_err(|e| ErrorFrame::permanent(code::UNSUPPORTED, e.to_string()))?;
     }
     Ok(Recipients::One { key, kind })
 }

@@ -202,3 +202,44 @@ fn a_session_writes_only_what_its_attestation_allows() {
     assert!(plan_bound(to_group(), Some(only(capability::GROUP))).is_ok());
     assert!(plan_bound(send_by(4, |_| {}, 9), Some(only(capability::DM))).is_ok());
 }
+
+/// An open of a stream.
+fn stream_header(h: &mut Header) {
+    (h.channel, h.durability) = (Channel::Stream, Durability::Live);
+}
+
+#[test]
+fn an_open_of_a_stream_is_carried_to_one_who_is_there() {
+    let plan = try_plan(send(stream_header, 9)).unwrap();
+    let to = Recipients::One { key: key(2).public(), kind: TargetKind::Member };
+    assert_eq!((plan.to, plan.queued), (to, false));
+    let session = |h: &mut Header| {
+        stream_header(h);
+        h.target = Target::Session { key: key(3).public() };
+    };
+    let plan = try_plan(send(session, 9)).unwrap();
+    assert_eq!(plan.to, Recipients::One { key: key(3).public(), kind: TargetKind::Delegate });
+    let code_of = |twist: &dyn Fn(&mut Header)| {
+        let header = |h: &mut Header| {
+            stream_header(h);
+            twist(h);
+        };
+        try_plan(send(header, 9)).unwrap_err()
+    };
+    assert_eq!(code_of(&|h| h.durability = Durability::Queued), code::UNSUPPORTED);
+    assert_eq!(code_of(&|h| h.suite = Suite::Wrap), code::UNSUPPORTED);
+    assert_eq!(code_of(&|h| h.suite = Suite::Topic), code::UNSUPPORTED);
+    assert_eq!(code_of(&|h| h.expires_at = h.sent_at + 60_001), code::UNSUPPORTED);
+    let group = |h: &mut Header| h.target = Target::Group { name: "ops".into() };
+    assert_eq!(code_of(&group), code::BAD_ENVELOPE);
+    let mut wrapped = send(stream_header, 9);
+    wrapped.envelope.wraps.push(wrap(2));
+    assert_eq!(try_plan(wrapped).unwrap_err(), code::UNSUPPORTED);
+    let only = |word: &str| {
+        let words = vec![word.to_owned()];
+        attestation(|a| a.capabilities = Capabilities::List(words.clone()))
+    };
+    let by = |word| plan_bound(send_by(4, stream_header, 9), Some(only(word)));
+    assert!(by(capability::DM).is_ok());
+    assert_eq!(by(capability::GROUP).unwrap_err().code, code::FORBIDDEN);
+}
