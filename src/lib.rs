@@ -37,9 +37,48 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Bytes in order go through a stream, over whatever path is up:
+//!
+//! ```
+//! use meshwire::{Node, api};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let broker = meshwire::testing::broker(dir.path()).await?;
+//! # let ana = Node::at(&dir.path().join("ana")).await?;
+//! # let invite = meshwire::testing::found(&ana, &broker).await?;
+//! # let bob = Node::at(&dir.path().join("bob")).await?;
+//! # bob.join(api::Join { invite, member_name: "bob".into() }).await?;
+//! let reading = tokio::spawn(async move {
+//!     let mut stream = ana.accept_stream(api::AcceptStream::default()).await?;
+//!     let mut text = String::new();
+//!     stream.read_to_string(&mut text).await?;
+//!     // An end of our own, or the stream is reset when it is dropped.
+//!     stream.finish();
+//! #   stream.finished().await?;
+//! #   ana.close().await;
+//!     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(text)
+//! });
+//! let ask = api::OpenStream { to: "ana".into(), name: "notes".into(), ..Default::default() };
+//! let mut stream = bob.open_stream(ask).await?;
+//! stream.write_all(b"any number of bytes").await?;
+//! stream.shutdown().await?;
+//! // Everything has arrived.
+//! stream.finished().await?;
+//! assert_eq!(reading.await?.map_err(|e| e.to_string())?, "any number of bytes");
+//! # bob.close().await;
+//! # broker.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
 
 pub use meshwire_coord::{Broker, BrokerConfig, BrokerError, Database, Policy, Tls};
-pub use meshwire_peer::node::{DirectPaths, Event, Misbehaviour, Node};
+pub use meshwire_peer::node::{
+    DirectPaths, Event, Misbehaviour, Node, PeerStream, StreamHandle, StreamInfo, StreamStats,
+};
 pub use meshwire_peer::{Agent, Home, api};
 pub use meshwire_transport::net::{Net, OsNet};
 

@@ -9,6 +9,7 @@ mod path;
 mod peers;
 pub(crate) mod schema;
 mod session;
+mod stream;
 
 pub use error::{ApiError, Conflict, ErrorKind};
 pub use mail::{
@@ -23,6 +24,7 @@ pub use peers::{
     PeerKind, PeerPath, PeerPathKind, Presence, SafetyNumber, SetGroup, SetPresence, Verify,
 };
 pub use session::{EndSession, ListSessions, Session, SessionStarted, StartSession};
+pub use stream::{AcceptStream, OpenStream};
 
 /// Version of the shapes in this module; grows when a field changes meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;

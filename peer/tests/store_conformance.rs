@@ -65,6 +65,7 @@ suite! {
     copies_are_duplicates_and_other_content_is_a_conflict
     the_same_id_from_another_sender_does_not_suppress
     deleted_inbox_rows_do_not_resurrect
+    ids_are_remembered_without_a_message
     one_envelope_makes_one_row_under_concurrency
     surfacing_gives_places_that_never_come_again
     cursors_keep_the_highest_number_per_counter

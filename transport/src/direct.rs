@@ -14,13 +14,14 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use meshwire_signaling::frame::{P2pKind, TurnServers};
 use meshwire_signaling::id::Blob;
-use meshwire_signaling::{MeshId, PublicKey};
+use meshwire_signaling::{MeshId, PublicKey, StreamId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Duration;
 
 use crate::link::{LinkEvent, MessageLink};
 use crate::queue;
+use crate::stream::Live;
 
 /// Between which kinds of addresses a direct path goes. The better ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -131,10 +132,32 @@ pub enum Stage {
     Peer,
 }
 
+/// What carries the records of streams on a direct path. It keeps the path's connection open no longer than its
+/// link does.
+pub trait RecordCarrier: fmt::Debug + Send + Sync {
+    /// Carries a stream whose acceptor we are, until what this returns is dropped, or the path is lost.
+    fn carry(&self, live: &Live) -> Box<dyn CarriedRecords>;
+
+    /// Takes every stream that the peer wants to carry and `find` knows, until the path is lost or this is
+    /// dropped. `find` is to know streams with this very peer alone.
+    fn serve<'a>(&'a self, find: FindStream<'a>) -> BoxFuture<'a, ()>;
+}
+
+/// Looks for a stream of ours.
+pub type FindStream<'a> = &'a (dyn Fn(&StreamId) -> Option<Live> + Send + Sync);
+
+/// A stream on a direct path; dropping it takes the stream off.
+pub trait CarriedRecords: fmt::Debug + Send + Sync {
+    /// Resolves when the path carries the stream no more.
+    fn ended(&self) -> BoxFuture<'_, ()>;
+}
+
 /// A path that is up.
 pub struct DirectPath {
     /// For messages.
     pub link: Arc<dyn MessageLink>,
+    /// For streams, where the technique carries them.
+    pub records: Option<Arc<dyn RecordCarrier>>,
     /// What happens on it; the first is [`LinkEvent::Up`], the last [`LinkEvent::Down`].
     pub events: queue::Receiver<LinkEvent>,
     /// How it is, kept up to date.

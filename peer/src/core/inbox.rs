@@ -10,21 +10,24 @@
 //! or a duplicate, [`Answerer::refused`] with `conflict` for another content under the same id. On
 //! [`Verdict::Late`] ask the store whether it had arrived in time. On [`Verdict::Gone`] ask it too: what
 //! arrived before the session's end was delivered. On [`Verdict::NeedChain`] fetch
-//! the author's chain and call again, or refuse. Nothing surfaces that did not pass every step: a
+//! the author's chain and call again, or refuse. On [`Verdict::Stream`] remember the id, and take the stream
+//! only if it was new. Nothing surfaces that did not pass every step: a
 //! body that cannot be opened is refused, never shown (inventory appendix 7, defect 12).
 
 mod proof;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use meshwire_signaling::attest::{IdentityKind, capability};
-use meshwire_signaling::envelope::{EnvelopeError, Suite};
+use meshwire_signaling::envelope::{EnvelopeError, Suite, box_key_id};
 use meshwire_signaling::frame::code;
 use meshwire_signaling::invite::{Chain, Member};
 use meshwire_signaling::limits::{SKEW, ms};
 use meshwire_signaling::receipt::{Ends, Receipt, Verdict as Outcome, reason};
 use meshwire_signaling::seal::{Pair, PairCache};
+use meshwire_signaling::stream::Open;
 use meshwire_signaling::{
     Channel, Envelope, EnvelopeId, Hash, InstanceId, MeshId, Priority, PublicKey, Target,
     UnixMillis,
@@ -228,11 +231,49 @@ pub struct Refusal {
     pub detail: String,
 }
 
+/// An open of a stream whose author and times hold; it gets no receipt.
+#[derive(Clone)]
+pub struct Opening {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The identity key that signed it.
+    pub author: PublicKey,
+    /// Its id; unique together with mesh and author.
+    pub id: EnvelopeId,
+    /// The envelope hash.
+    pub hash: Hash,
+    /// The member behind the author; the same key for members.
+    pub member: PublicKey,
+    /// The author's name, as [`Item::author_name`].
+    pub author_name: String,
+    /// Which of our identities it is for.
+    pub recipient: PublicKey,
+    /// What it says.
+    pub open: Open,
+    /// Until when its id must suppress copies: expiry plus skew, Unix milliseconds.
+    pub keep_until: UnixMillis,
+    /// As [`Accepted::proven`].
+    pub proven: Option<Box<(Member, Chain)>>,
+}
+
+impl fmt::Debug for Opening {
+    /// Without the stream's secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening")
+            .field("author", &self.author)
+            .field("id", &self.id)
+            .field("name", &self.open.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What to do with an envelope.
 #[derive(Clone, Debug)]
 pub enum Verdict {
     /// Store it, then answer.
     Accept(Box<Accepted>),
+    /// Remember its id; if that was new, somebody may take the stream. Nobody is answered by mail.
+    Stream(Box<Opening>),
     /// Answer with the refusal.
     Refuse(Box<Refusal>),
     /// Past its expiry. If the store has seen this author, id and hash, it was delivered in time
@@ -307,9 +348,11 @@ pub fn receive(desk: Desk<'_>, envelope: &Envelope) -> Verdict {
         Err(e) => return refuse(reason::UNDECRYPTABLE, None, e.to_string()),
     };
     let answer = Answerer { mesh: keys.mesh, author, id, hash, recipient, pair };
+    // Who opens a stream waits for records, not for a receipt.
+    let stream = header.channel == Channel::Stream;
     let no = |reason, detail: String| {
         // The ended session's own word would be needed, and its key is gone.
-        let receipt = ended.is_none().then(|| answer.refused(reason));
+        let receipt = (ended.is_none() && !stream).then(|| answer.refused(reason));
         refuse(reason, receipt, detail)
     };
 
@@ -321,11 +364,18 @@ pub fn receive(desk: Desk<'_>, envelope: &Envelope) -> Verdict {
         Err(EnvelopeError::Expired) if ended.is_some() => {
             return no(reason::EXPIRED, "for an ended session".into());
         }
+        Err(EnvelopeError::Expired) if stream => {
+            return no(reason::EXPIRED, "an open of a stream that came too late".into());
+        }
         Err(EnvelopeError::Expired) => return Verdict::Late(answer),
         Err(e) => return no(reason::UNSUPPORTED, e.to_string()),
     }
     let needed = match (header.channel, header.suite) {
         (Channel::Dm, Suite::Box) => capability::DM,
+        (Channel::Stream, Suite::Box) => match Open::check_header(&header) {
+            Ok(()) => capability::DM,
+            Err(e) => return no(reason::UNSUPPORTED, e.to_string()),
+        },
         (Channel::Group, Suite::Wrap) => capability::GROUP,
         (channel, suite) => {
             return no(reason::UNSUPPORTED, format!("channel {channel:?}, suite {suite:?}"));
@@ -337,7 +387,35 @@ pub fn receive(desk: Desk<'_>, envelope: &Envelope) -> Verdict {
         Err(detail) => return no(reason::UNTRUSTED_SENDER, detail),
     };
     if let Some(session) = ended {
+        if stream {
+            return no(reason::UNSUPPORTED, "a stream to an ended session".into());
+        }
         return Verdict::Gone { session, answer };
+    }
+    let keep_until = header.expires_at.saturating_add(ms(SKEW));
+    if stream {
+        if box_key_id(&recipient).is_ok_and(|id| id != header.key_id) {
+            return no(reason::UNDECRYPTABLE, "the key id names another key".into());
+        }
+        let open = match Open::unseal(envelope, &header, &answer.pair) {
+            Ok(open) if open.suite().is_some() => open,
+            Ok(_) => return no(reason::UNSUPPORTED, "a stream with unknown suites alone".into()),
+            Err(e) => return no(reason::UNDECRYPTABLE, e.to_string()),
+        };
+        let mesh = keys.mesh;
+        let (member, author_name, proven) = (who.member, who.name, who.proven);
+        return Verdict::Stream(Box::new(Opening {
+            mesh,
+            author,
+            id,
+            hash,
+            member,
+            author_name,
+            recipient,
+            open,
+            keep_until,
+            proven,
+        }));
     }
     let content = match open(envelope, &header, &recipient, &answer.pair) {
         Ok(content) => content,
@@ -364,7 +442,7 @@ pub fn receive(desk: Desk<'_>, envelope: &Envelope) -> Verdict {
             sent_at: header.sent_at,
             received_at: now,
         },
-        keep_until: header.expires_at.saturating_add(ms(SKEW)),
+        keep_until,
         proven: who.proven,
         answer,
     }))

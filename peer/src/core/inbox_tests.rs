@@ -3,7 +3,8 @@ use meshwire_signaling::envelope::{Author, Proof, StateHead, box_key_id};
 use meshwire_signaling::invite::{Capability, Claim, Countersign, Genesis, Link, Role};
 use meshwire_signaling::seal::ContentKey;
 use meshwire_signaling::sign::{Signed, domains};
-use meshwire_signaling::{Content, Durability, Header, SecretKey};
+use meshwire_signaling::stream::{Secret, Suite as Sealing, TYPE};
+use meshwire_signaling::{Content, Durability, Header, SecretKey, StreamId};
 
 use super::*;
 
@@ -461,4 +462,101 @@ fn sessions_of_ours_receive_under_their_own_key() {
     assert_eq!(accepted(w.receive(&env)).item.recipient, to);
     w.keys.remove(&to);
     assert_eq!(refused(w.receive(&env)).reason, reason::UNSUPPORTED);
+}
+
+/// An open of a stream by `author`, with what `twist` makes of its header and content.
+fn stream(
+    w: &World,
+    author: &SecretKey,
+    twist: impl FnOnce(&mut Header, &mut Content),
+) -> Envelope {
+    let open = Open {
+        stream: StreamId([8; 16]),
+        secret: Secret::new([9; 32]),
+        name: "backup".into(),
+        suites: vec![Sealing::Aes256Gcm],
+        limit: 1 << 20,
+    };
+    w.envelope(author, |h, c| {
+        (h.channel, h.durability) = (Channel::Stream, Durability::Live);
+        (c.kind, c.seq, c.floor) = (TYPE.into(), 0, 0);
+        c.content = open.encode().to_vec().into();
+        twist(h, c);
+    })
+}
+
+fn opening(verdict: Verdict) -> Opening {
+    let Verdict::Stream(o) = verdict else { panic!("{verdict:?}") };
+    *o
+}
+
+#[test]
+fn an_open_of_a_stream_is_handed_on_whole_and_gets_no_receipt() {
+    let w = world();
+    let env = stream(&w, &w.bob, |_, _| {});
+    let o = opening(w.receive(&env));
+    assert_eq!((o.author, o.member, o.recipient), (w.bob.public(), w.bob.public(), w.ana.public()));
+    assert_eq!((o.author_name.as_str(), o.open.name.as_str()), ("bob", "backup"));
+    assert_eq!((o.hash, o.keep_until), (env.hash(&w.mesh), NOW + 10_000 + 60_000));
+    assert_eq!((o.id, o.open.stream), (env.header().unwrap().id, StreamId([8; 16])));
+    assert!(!format!("{:?}", Verdict::Stream(Box::new(o))).contains("secret"));
+    // As mail it makes no sense, and mail makes no sense as an open.
+    let as_mail = stream(&w, &w.bob, |h, _| h.channel = Channel::Dm);
+    assert_eq!(refused(w.receive(&as_mail)).reason, reason::UNDECRYPTABLE);
+    let as_open = stream(&w, &w.bob, |_, c| c.kind = "text/plain".into());
+    let r = refused(w.receive(&as_open));
+    assert_eq!((r.reason, r.receipt), (reason::UNDECRYPTABLE, None));
+}
+
+#[test]
+fn opens_of_streams_have_their_own_rules() {
+    let w = world();
+    let by = |twist: fn(&mut Header)| {
+        let r = refused(w.receive(&stream(&w, &w.bob, |h, _| twist(h))));
+        assert!(r.receipt.is_none(), "{}", r.detail);
+        r.reason
+    };
+    assert_eq!(by(|h| h.durability = Durability::Queued), reason::UNSUPPORTED);
+    assert_eq!(by(|h| h.expires_at = h.sent_at + 60_001), reason::UNSUPPORTED);
+    assert_eq!(by(|h| h.suite = Suite::Wrap), reason::UNSUPPORTED);
+    assert_eq!(by(|h| h.key_id = vec![0; 8].into()), reason::UNDECRYPTABLE);
+    let (env, known) = (stream(&w, &w.bob, |_, _| {}), w.known());
+    let at = |now| receive(&w.keys, &env, Some(&known), now);
+    assert_eq!(refused(at(NOW + 10_000)).reason, reason::EXPIRED);
+    assert!(matches!(at(NOW - 60_001), Verdict::Later { .. }));
+    assert!(matches!(at(NOW + 9_999), Verdict::Stream(_)));
+    assert!(matches!(receive(&w.keys, &env, None, NOW), Verdict::NeedChain(_)));
+    let mut broken = env.clone();
+    broken.sig.0[3] ^= 1;
+    assert_eq!(refused(w.receive(&broken)).reason, reason::UNTRUSTED_SENDER);
+    // For a session that has ended nobody takes it.
+    let desk = Desk { keys: &w.keys, known: Some(&known), ended: true, now: NOW };
+    let r = refused(super::receive(desk, &env));
+    assert_eq!((r.reason, r.receipt), (reason::UNSUPPORTED, None));
+    // Unreadable, or of suites that nobody knows.
+    let nonsense = stream(&w, &w.bob, |_, c| c.content = b"no open".to_vec().into());
+    assert_eq!(refused(w.receive(&nonsense)).reason, reason::UNDECRYPTABLE);
+}
+
+#[test]
+fn a_session_opens_streams_if_it_may_write() {
+    let w = world();
+    let session = key(60);
+    let by = |twist: &dyn Fn(&mut Attestation)| {
+        let mut a = attestation(&w, &session, &w.bob);
+        twist(&mut a);
+        let mut env = stream(&w, &session, |_, _| {});
+        env.proof = w.proof(Some(a.sign(&w.bob)));
+        w.receive(&env)
+    };
+    let o = opening(by(&|_| {}));
+    assert_eq!((o.author, o.member), (session.public(), w.bob.public()));
+    assert!(o.author_name.starts_with("bob/"), "{}", o.author_name);
+    let only = |word: &str| {
+        let words = vec![word.to_owned()];
+        by(&move |a| a.capabilities = Capabilities::List(words.clone()))
+    };
+    assert!(matches!(only(capability::DM), Verdict::Stream(_)));
+    let r = refused(only(capability::GROUP));
+    assert_eq!((r.reason, r.receipt), (reason::UNTRUSTED_SENDER, None));
 }

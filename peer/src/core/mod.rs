@@ -10,6 +10,7 @@
 //! | [`process`] | whether a process is the one that it was |
 //! | [`resolve`] | whom a text given by a person means |
 //! | [`session_name`] | what a session may be called |
+//! | [`streams`] | how many opens of streams are looked at |
 
 pub mod gate;
 pub mod group;
@@ -19,3 +20,4 @@ pub mod outbox;
 pub mod process;
 pub mod resolve;
 pub mod session_name;
+pub mod streams;

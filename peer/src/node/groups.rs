@@ -138,6 +138,7 @@ pub(super) fn without(feature: &str) -> &'static str {
     match feature {
         feature::GROUPS => "no groups",
         feature::DELEGATES => "no mail by sessions",
+        feature::STREAMS => "no streams through it",
         _ => "not all works",
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::events::{Event, Misbehaviour};
 use super::mesh::Mesh;
-use super::{drain, outbox, paths, roster, sessions};
+use super::{drain, outbox, paths, roster, sessions, streams};
 use crate::core::gate::Arrival;
 use crate::core::group::RecipientState;
 use crate::core::inbox::{Answerer, Desk, Item, Known, Verdict, receive};
@@ -100,6 +100,7 @@ pub(super) async fn run(mesh: Arc<Mesh>, mut events: mpsc::Receiver<LinkEvent>) 
 pub(super) async fn accept(mesh: &Arc<Mesh>, source: &Source<'_>, envelopes: Vec<Inbound>) {
     let mut items: Vec<(Item, UnixMillis)> = Vec::new();
     let mut answerers: Vec<Answerer> = Vec::new();
+    let mut openings = Vec::new();
     for inbound in envelopes {
         let header = inbound.envelope.header().ok();
         let known = match &header {
@@ -118,16 +119,21 @@ pub(super) async fn accept(mesh: &Arc<Mesh>, source: &Source<'_>, envelopes: Vec
         // Looked up after the keys: a session that ends now is in one of the two.
         let ended = target.is_some_and(|key| mesh.ended(&key));
         let desk = Desk { keys: &keys, known: known.as_ref(), ended, now: mesh.now() };
-        let verdict = receive(desk, &inbound.envelope);
-        if let Verdict::Accept(accepted) = verdict {
-            if let Some(proven) = accepted.proven {
-                roster::admit(mesh, proven.0, proven.1).await;
+        match receive(desk, &inbound.envelope) {
+            Verdict::Accept(accepted) => {
+                if let Some(proven) = accepted.proven {
+                    roster::admit(mesh, proven.0, proven.1).await;
+                }
+                items.push((accepted.item, accepted.keep_until));
+                answerers.push(accepted.answer);
             }
-            items.push((accepted.item, accepted.keep_until));
-            answerers.push(accepted.answer);
-        } else {
-            decline(mesh, source, inbound, verdict).await;
+            Verdict::Stream(opening) => openings.push(*opening),
+            verdict => decline(mesh, source, inbound, verdict).await,
         }
+    }
+    if !openings.is_empty() {
+        // Boxed: they are rare beside messages.
+        Box::pin(streams::take(mesh, source, openings)).await;
     }
     if items.is_empty() {
         return;
@@ -186,7 +192,7 @@ async fn known(mesh: &Mesh, envelope: &Envelope, author: &PublicKey) -> Option<K
 async fn decline(mesh: &Arc<Mesh>, source: &Source<'_>, inbound: Inbound, verdict: Verdict) {
     let by = inbound.to;
     match verdict {
-        Verdict::Accept(_) => {}
+        Verdict::Accept(_) | Verdict::Stream(_) => {}
         Verdict::Refuse(r) => {
             tracing::warn!(
                 target: "meshwire::events::inbox::refused",
@@ -261,7 +267,7 @@ pub(super) async fn for_ended(mesh: &Mesh, session: PublicKey, a: Answerer) -> O
     }
 }
 
-async fn answer(mesh: &Mesh, source: &Source<'_>, answer: Answer) {
+pub(super) async fn answer(mesh: &Mesh, source: &Source<'_>, answer: Answer) {
     if let Err(e) = source.link(mesh).answer(answer).await {
         // It will come again, and is a duplicate then.
         tracing::debug!(error = %e, "an answer did not leave");

@@ -22,6 +22,7 @@ use super::identity::Identity;
 use super::paths::Paths;
 use super::presence::Own;
 use super::sessions::Sessions;
+use super::streams::{self, Streams};
 use super::views::{PeerView, Views};
 use super::{AGENT, DirectPaths, Services};
 use crate::api::{ApiError, ErrorKind, MeshInfo};
@@ -58,6 +59,8 @@ pub(crate) struct Mesh {
     pub(crate) link: Arc<RelayLink>,
     /// The direct paths.
     pub(super) paths: Paths,
+    /// The streams.
+    pub(super) streams: Arc<Streams>,
     /// Wakes the drain.
     pub(crate) wake: Notify,
     /// Wakes the roster's refresh.
@@ -126,6 +129,7 @@ impl Mesh {
         let paths = Paths::new(services.direct.adapter.clone(), services.direct.mode);
         let mesh = Self {
             paths,
+            streams: Arc::default(),
             services,
             sessions: Sessions::new(row.mesh, pairs.clone()),
             own: Own::default(),
@@ -385,6 +389,7 @@ impl Mesh {
     /// Ends the link. Who was not there before this node came has left with it: nobody is to wait
     /// for a verb that had the home for a moment.
     pub(crate) async fn close(&self) {
+        streams::close(self).await;
         if self.was_there.get() == Some(&false)
             && let Err(e) = self.link.bye().await
         {
@@ -398,6 +403,7 @@ impl Mesh {
 /// What this node can.
 fn features(direct: &DirectPaths) -> Features {
     let p2p = direct.adapter.is_some() && direct.mode != PathMode::RelayOnly;
-    let all = [feature::GATE, feature::GROUPS].into_iter().chain(p2p.then_some(feature::P2P));
+    let all = [feature::GATE, feature::GROUPS, feature::STREAMS];
+    let all = all.into_iter().chain(p2p.then_some(feature::P2P));
     all.map(|f| (f.to_owned(), BTreeMap::new())).collect()
 }

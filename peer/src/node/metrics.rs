@@ -1,4 +1,4 @@
-//! What a node's `/v1/metrics` shows, in OpenMetrics text: its direct paths.
+//! What a node's `/v1/metrics` shows, in OpenMetrics text: its direct paths and streams.
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -33,15 +33,23 @@ struct OfMesh {
     mesh: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Moved {
+    mesh: String,
+    path: &'static str,
+}
+
 impl Node {
-    /// Pairs by path, negotiations by result and cause, and what the relay carried that a direct path
-    /// could have, of each mesh.
+    /// Pairs by path, negotiations by result and cause, what the relay carried that a direct path
+    /// could have, and streams, of each mesh.
     #[must_use]
     pub fn metrics(&self) -> String {
         let pairs = Family::<Pairs, Gauge>::default();
         let negotiations = Family::<Negotiations, Counter>::default();
         let ends = Family::<Ends, Counter>::default();
         let avoidable = Family::<OfMesh, Counter>::default();
+        let streams = Family::<OfMesh, Gauge>::default();
+        let moved = Family::<Moved, Counter>::default();
         for mesh in self.scope(None).unwrap_or_default() {
             let name = || mesh.row.name.clone();
             let counts = mesh.paths.counts();
@@ -65,6 +73,12 @@ impl Node {
                 ends.get_or_create(&labels).inc_by(tally.count(What::Down(cause)));
             }
             avoidable.get_or_create(&OfMesh { mesh: name() }).inc_by(tally.avoidable_bytes());
+            let (living, bytes) = mesh.streams.figures();
+            let living = i64::try_from(living).unwrap_or(i64::MAX);
+            streams.get_or_create(&OfMesh { mesh: name() }).set(living);
+            for (path, n) in [("direct", bytes.direct), ("relay", bytes.relay)] {
+                moved.get_or_create(&Moved { mesh: name(), path }).inc_by(n);
+            }
         }
         let mut registry = Registry::with_prefix("meshwire");
         registry.register("pairs", "Peers that are online, by the path that messages take", pairs);
@@ -74,6 +88,12 @@ impl Node {
             "relayed_avoidable_bytes",
             "Bytes of messages that went over the relay to a peer that a direct path could have led to",
             avoidable,
+        );
+        registry.register("streams", "Streams that live", streams);
+        registry.register(
+            "stream_bytes",
+            "Bytes that programs wrote to streams or that came in them, by the path in use",
+            moved,
         );
         let mut out = String::new();
         // Writing to a string does not fail.

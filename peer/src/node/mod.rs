@@ -36,6 +36,7 @@ mod run;
 mod seal;
 mod send;
 mod sessions;
+mod streams;
 mod surface;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -60,6 +61,7 @@ pub use events::{Event, Misbehaviour};
 pub use identity::Viewer;
 pub use run::run;
 pub(crate) use sessions::SessionHandle;
+pub use streams::{PeerStream, StreamHandle, StreamInfo, StreamStats};
 
 use crate::api::{ApiError, Done, ErrorKind, MeshStatus, Status};
 use crate::core::outbox::OutboxState;
@@ -94,6 +96,7 @@ pub(crate) struct Services {
     pub(crate) surfacer: Arc<Surfacer>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) direct: DirectPaths,
+    pub(crate) streams: streams::Common,
 }
 
 /// How a node makes direct paths.
@@ -200,7 +203,9 @@ impl Node {
         let (events, _) = broadcast::channel(EVENTS);
         let (surfacer, held) =
             Surfacer::restore(net.clone(), store.clone(), events.clone()).await?;
-        let services = Arc::new(Services { net, store, keyring, surfacer, events, direct });
+        let streams = streams::Common::default();
+        let services =
+            Arc::new(Services { net, store, keyring, surfacer, events, direct, streams });
         let inner = Inner {
             services: services.clone(),
             meshes: RwLock::default(),
@@ -247,6 +252,8 @@ impl Node {
         self.spawn(presence::run(mesh.clone()));
         self.spawn(sessions::keep(mesh.clone()));
         self.spawn(sessions::reap(mesh.clone()));
+        self.spawn(streams::keep(mesh.clone()));
+        services.streams.look();
         Ok(mesh)
     }
 
@@ -308,6 +315,8 @@ impl Node {
     /// Tells the brokers that this node goes on purpose, so that nobody waits for it.
     async fn leave(&self) {
         for mesh in self.meshes() {
+            // Nothing is passed on for who has left.
+            streams::close(&mesh).await;
             if let Err(e) = mesh.link.bye().await {
                 tracing::debug!(mesh = %mesh.id().short(), error = %e, "left without a word");
             }

@@ -82,17 +82,21 @@ pub(super) async fn note(mesh: &Arc<Mesh>, peer: PeerInfo) -> Option<PublicKey> 
         }
     }
     let own = peer.presences.iter().find(|p| p.key == member);
-    let indirect = own.is_some_and(|p| lacks_paths(&p.features));
+    let indirect = own.is_some_and(|p| lacks(&p.features, feature::P2P));
+    let streamless = own.is_some_and(|p| lacks(&p.features, feature::STREAMS));
     let sessions = peer.presences.into_iter().filter_map(|p| view(mesh, &member, p)).collect();
     let (online, since, hidden) = (peer.online, peer.since, peer.hidden);
     let about = fair(peer.about);
-    mesh.note_peer(member, PeerView { online, since, hidden, indirect, about, sessions });
+    mesh.note_peer(
+        member,
+        PeerView { online, since, hidden, indirect, streamless, about, sessions },
+    );
     Some(member)
 }
 
-/// Whether the features that a member's program named, if any, say that it makes no direct paths.
-fn lacks_paths(features: &[String]) -> bool {
-    !features.is_empty() && !features.iter().any(|f| f == feature::P2P)
+/// Whether the features that a member's program named, if any, say that it cannot do something.
+fn lacks(features: &[String], feature: &str) -> bool {
+    !features.is_empty() && !features.iter().any(|f| f == feature)
 }
 
 /// What an identity says of itself, or nothing if it is longer than allowed.
@@ -201,7 +205,8 @@ pub(super) async fn present(mesh: &Arc<Mesh>, p: Presence) {
         view.since = (p.event != PresenceEvent::Admitted).then_some(p.at);
         if online {
             // Another program than the one that was there before, perhaps.
-            view.indirect = lacks_paths(&p.features);
+            view.indirect = lacks(&p.features, feature::P2P);
+            view.streamless = lacks(&p.features, feature::STREAMS);
         }
     });
     tell(mesh, p.key, p.member, p.kind, online);

@@ -20,6 +20,8 @@ pub(crate) struct PeerView {
     pub(crate) hidden: bool,
     /// Whether its node, as the broker last told, makes no direct paths.
     pub(crate) indirect: bool,
+    /// Whether its node, as the broker last told, knows no streams.
+    pub(crate) streamless: bool,
     /// What it says of itself.
     pub(crate) about: About,
     /// Its identities that are there: sessions and services, whose attestations hold, and its own

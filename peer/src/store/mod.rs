@@ -37,9 +37,9 @@ use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMi
 pub use memory::MemoryStore;
 pub use rows::{
     Arrived, Enqueued, Freeze, FreezeError, GroupRow, Idempotency, InboxDelete, InboxFilter,
-    InboxRow, MemberRow, MeshRow, NewMember, NewOutbox, NewRecipient, OutboxFilter, OutboxMeta,
-    OutboxRow, Pick, PinOutcome, PresenceRow, Pruned, RecipientRow, Redirect, Requeue, Rewrap,
-    SessionRow, Slot, Step, StepTo, Stepped, Viewer,
+    InboxRow, MemberRow, MeshRow, NewId, NewMember, NewOutbox, NewRecipient, OutboxFilter,
+    OutboxMeta, OutboxRow, Pick, PinOutcome, PresenceRow, Pruned, RecipientRow, Redirect, Requeue,
+    Rewrap, SessionRow, Slot, Step, StepTo, Stepped, Viewer,
 };
 pub use sqlite::SqliteStore;
 
@@ -290,6 +290,9 @@ pub trait PeerStore: Debug + Send + Sync {
     /// Stores messages that came in, each with the time until which its id is remembered; the
     /// answers are in the same order. Durable only after [`Self::sync`], hence no ack before that.
     async fn accept_inbound(&self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>>;
+    /// Remembers ids of what came in and is not for the inbox, so that copies are known. Says which of them
+    /// are new; the answers are in the same order. Durable only after [`Self::sync`].
+    async fn remember(&self, ids: &[NewId]) -> StoreResult<Vec<bool>>;
     /// Returns when every promise made before is on disk.
     async fn sync(&self) -> StoreResult<()>;
     /// The hash of the envelope that came under this author and id, if it is still remembered.

@@ -154,7 +154,7 @@ impl Letter {
 
 /// The other end.
 async fn answering(path: DirectPath, request: Letter, answer: Letter) {
-    let DirectPath { link, mut events, info: _info } = path;
+    let DirectPath { link, mut events, info: _info, .. } = path;
     while let Some(event) = events.recv().await {
         if !matches!(event, LinkEvent::Envelope(_)) {
             continue;

@@ -6,7 +6,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::future::BoxFuture;
 use meshwire_signaling::MeshId;
@@ -24,11 +24,16 @@ use super::conn::{Accepted, Pair, PairKind, QuicConn};
 use super::guess::Ports;
 use super::link::{Ends, QuicLink};
 use super::node::QuicNode;
+use super::records::Carried;
 use super::servers::Servers;
 use super::{AttemptEvent, AttemptHandle, Description, Dial, QuicError, Role};
-use crate::direct::{Adapter, Attempt, Begin, DirectPath, PathInfo, Reach, Signal, Stage};
+use crate::direct::{
+    Adapter, Attempt, Begin, CarriedRecords, DirectPath, FindStream, PathInfo, Reach,
+    RecordCarrier, Signal, Stage,
+};
 use crate::net::Net;
 use crate::queue;
+use crate::stream::Live;
 
 /// Words of a peer that wait, and signals that nobody has taken.
 const QUEUE: usize = 32;
@@ -231,7 +236,8 @@ impl Talk {
         let (_, nothing) = queue::channel(1);
         let heard = std::mem::replace(&mut self.heard, nothing);
         tokio::spawn(trickle(attempt, heard, self.signal.clone()));
-        Ok(DirectPath { link, events, info: now })
+        let records: Arc<dyn RecordCarrier> = Arc::new(Records(Arc::downgrade(&link)));
+        Ok(DirectPath { link, records: Some(records), events, info: now })
     }
 
     /// The lower key opens the link for messages, the other accepts it.
@@ -282,6 +288,44 @@ impl Talk {
             }
             Content::Bye(bye) => Err(Over::Failed(Stage::Peer, bye.reason)),
         }
+    }
+}
+
+/// Streams on a path's connection. Not what holds it: the link's end is the connection's.
+#[derive(Debug)]
+struct Records(Weak<QuicLink>);
+
+impl RecordCarrier for Records {
+    fn carry(&self, live: &Live) -> Box<dyn CarriedRecords> {
+        match self.0.upgrade() {
+            Some(link) => Box::new(link.conn().carry(live)),
+            None => Box::new(Lost),
+        }
+    }
+
+    fn serve<'a>(&'a self, find: FindStream<'a>) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let conn = self.0.upgrade().map(|link| link.conn().clone());
+            if let Some(conn) = conn {
+                conn.serve_streams(find).await;
+            }
+        })
+    }
+}
+
+impl CarriedRecords for Carried {
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.ended())
+    }
+}
+
+/// The connection was lost before.
+#[derive(Debug)]
+struct Lost;
+
+impl CarriedRecords for Lost {
+    fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Duration;
 
 use super::super::events::Event;
 use super::super::mesh::Mesh;
+use super::super::streams;
 use super::{Live, State, attempt, carry};
 use crate::path::hedge::patience;
 use crate::path::machine::AttemptId;
@@ -62,11 +63,14 @@ impl Mesh {
     fn promote(self: &Arc<Self>, state: &mut State, peer: &PublicKey, id: AttemptId) {
         let Some(pair) = state.pairs.get_mut(peer) else { return };
         let Some(running) = pair.running.take_if(|r| r.id == id) else { return };
-        let Some((DirectPath { link, events, info }, talk)) = running.into_path() else { return };
+        let Some((path, talk)) = running.into_path() else { return };
+        let DirectPath { link, records, events, info } = path;
         self.tell_path(peer, Some(&info.borrow()), None);
-        let (alive, _) = watch::channel(());
+        let (alive, given_up) = watch::channel(());
         let grace = pair.live.as_ref().map_or(GRACE, |old| patience(old.rtt()).min(GRACE));
         let watching = carry::watch(self.clone(), *peer, id, info.clone());
+        let serving =
+            streams::serve(self.clone(), *peer, link.clone(), records, info.clone(), given_up);
         let old = pair.live.replace(Live { talk, link: link.clone(), info, alive });
         pair.hedger.begin();
         pair.relay.clear();
@@ -76,6 +80,7 @@ impl Mesh {
                 biased;
                 () = carrying => {}
                 () = watching => {}
+                () = serving => {}
             }
         });
         if let Some(old) = old {

@@ -8,9 +8,9 @@ use meshwire_signaling::{PublicKey, Target};
 use meshwire_transport::link::MessageLink as _;
 
 use super::super::mesh::Mesh;
-use super::{Carrier, DirectCarrier};
+use super::{Carrier, DirectCarrier, State};
 use crate::path::select::{Direct, Recipient};
-use crate::path::{Event, Facts, Via, select_path};
+use crate::path::{Choice, Event, Facts, Via, select_path};
 use crate::store::OutboxMeta;
 
 impl Mesh {
@@ -35,16 +35,7 @@ impl Mesh {
             return Carrier::Relay { avoidable: true };
         }
         let choice = select_path(&self.facts(&peer, pair.machine.direct()));
-        if choice.negotiate {
-            let todo = pair.machine.handle(self.moment(), Event::Wanted);
-            self.act(&mut state, &peer, todo);
-        } else if choice.via == Via::Direct {
-            let todo = pair.machine.handle(self.moment(), Event::Traffic);
-            debug_assert!(todo.is_empty());
-        } else if pair.machine.direct() == Direct::BackingOff {
-            let todo = pair.machine.handle(self.moment(), Event::Wanted);
-            debug_assert!(todo.is_empty());
-        }
+        self.wish(&mut state, &peer, &choice);
         match choice.via {
             Via::Direct => match state.pairs.get(&peer).and_then(|p| p.live.as_ref()) {
                 Some(live) => Carrier::Direct(DirectCarrier {
@@ -56,6 +47,39 @@ impl Mesh {
             Via::Relay => Carrier::Relay { avoidable: choice.why.is_avoidable() },
             Via::Wait => Carrier::None,
         }
+    }
+
+    /// Something is said to a peer: its path is used, or sought where that is worth it.
+    fn wish(self: &Arc<Self>, state: &mut State, peer: &PublicKey, choice: &Choice) {
+        let Some(pair) = state.pairs.get_mut(peer) else { return };
+        if choice.negotiate {
+            let todo = pair.machine.handle(self.moment(), Event::Wanted);
+            self.act(state, peer, todo);
+        } else if choice.via == Via::Direct {
+            let todo = pair.machine.handle(self.moment(), Event::Traffic);
+            debug_assert!(todo.is_empty());
+        } else if pair.machine.direct() == Direct::BackingOff {
+            let todo = pair.machine.handle(self.moment(), Event::Wanted);
+            debug_assert!(todo.is_empty());
+        }
+    }
+
+    /// A stream moves bytes to or from a peer, or is opened.
+    pub(in crate::node) fn path_used(self: &Arc<Self>, peer: &PublicKey) {
+        if *peer == self.row.self_key || self.paths.adapter.is_none() {
+            return;
+        }
+        let mut state = self.paths.lock();
+        let Some(pair) = state.pair(&self.row.self_key, peer) else { return };
+        let facts = Facts { channel: Channel::Stream, ..self.facts(peer, pair.machine.direct()) };
+        self.wish(&mut state, peer, &select_path(&facts));
+    }
+
+    /// The direct path to a peer, if one is up and heard.
+    pub(in crate::node) fn direct(&self, peer: &PublicKey) -> Option<DirectCarrier> {
+        let state = self.paths.lock();
+        let live = state.pairs.get(peer)?.live.as_ref().filter(|l| !l.info.borrow().silent)?;
+        Some(DirectCarrier { link: live.link.clone(), alive: live.alive.subscribe() })
     }
 
     fn relay_or_none(&self) -> Carrier {

@@ -300,6 +300,7 @@ async fn finish(mesh: &Arc<Mesh>, key: &PublicKey, why: &str, cut: bool) -> bool
         started: false,
         why: Some(why.to_owned()),
     });
+    mesh.services.streams.look();
     true
 }
 

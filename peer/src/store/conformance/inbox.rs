@@ -1,6 +1,6 @@
 //! What comes in.
 
-use super::super::{Arrived, InboxDelete, InboxFilter, InboxRow};
+use super::super::{Arrived, InboxDelete, InboxFilter, InboxRow, NewId};
 use super::*;
 
 fn all() -> InboxFilter {
@@ -64,6 +64,36 @@ pub async fn copies_are_duplicates_and_other_content_is_a_conflict(store: Subjec
     assert_eq!(held.iter().map(|a| a.waiting.seq).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(store.seen(&mesh(1), &public(60), &id(1)).await.unwrap(), Some(item(60, 1).hash));
     assert!(store.accept_inbound(&[]).await.unwrap().is_empty());
+}
+
+pub async fn ids_are_remembered_without_a_message(store: Subject) {
+    seed(&store).await;
+    let new = |author: u8, n: u64| NewId {
+        mesh: mesh(1),
+        author: public(author),
+        id: id(n),
+        hash: Hash([7; 32]),
+        keep_until: NOW + 100,
+    };
+    let fresh = store.remember(&[new(60, 1), new(60, 1), new(61, 1)]).await.unwrap();
+    assert_eq!(fresh, [true, false, true], "within one call, too");
+    assert_eq!(store.remember(&[new(60, 1), new(60, 2)]).await.unwrap(), [false, true]);
+    let forged = NewId { hash: Hash([8; 32]), ..new(60, 1) };
+    assert_eq!(store.remember(&[forged]).await.unwrap(), [false], "the id is what counts");
+    assert_eq!(store.seen(&mesh(1), &public(60), &id(1)).await.unwrap(), Some(Hash([7; 32])));
+    assert!(store.held().await.unwrap().is_empty());
+    // One memory for messages and all else.
+    assert_eq!(accept(&store, item(60, 1)).await, Arrived::Conflict);
+    arrive(&store, item(60, 3)).await;
+    assert_eq!(store.remember(&[new(60, 3)]).await.unwrap(), [false]);
+    store.prune(NOW + 100).await.unwrap();
+    assert_eq!(store.remember(&[new(60, 1)]).await.unwrap(), [false], "until its time");
+    store.prune(NOW + 101).await.unwrap();
+    assert_eq!(store.remember(&[new(60, 1)]).await.unwrap(), [true]);
+    assert!(store.remember(&[]).await.unwrap().is_empty());
+    let nowhere = NewId { mesh: mesh(9), ..new(60, 1) };
+    let refused = store.remember(&[nowhere]).await;
+    assert!(matches!(refused, Err(StoreError::UnknownMesh(m)) if m == mesh(9)));
 }
 
 pub async fn the_same_id_from_another_sender_does_not_suppress(store: Subject) {

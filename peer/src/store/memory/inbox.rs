@@ -1,8 +1,10 @@
 //! The inbox in memory.
 
+use std::collections::hash_map::Entry;
+
 use meshwire_signaling::{MeshId, UnixMillis};
 
-use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer, id_prefix};
+use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, NewId, Viewer, id_prefix};
 use super::super::{MAX_INBOX_LIST, StoreResult};
 use super::{Cursor, State, only};
 use crate::core::inbox::Item;
@@ -37,6 +39,20 @@ impl State {
         self.inbox_ids.insert(key, row.row);
         self.inbox.insert(row.row, row);
         Arrived::Inserted(self.last_inbox)
+    }
+
+    pub(super) fn remember(&mut self, ids: &[NewId]) -> StoreResult<Vec<bool>> {
+        for new in ids {
+            self.mesh(&new.mesh)?;
+        }
+        let mut remember = |new: &NewId| match self.seen.entry((new.mesh, new.author, new.id)) {
+            Entry::Vacant(entry) => {
+                entry.insert((new.hash, new.keep_until));
+                true
+            }
+            Entry::Occupied(_) => false,
+        };
+        Ok(ids.iter().map(&mut remember).collect())
     }
 
     pub(super) fn swallow(&mut self, rows: &[i64], now: UnixMillis) {

@@ -14,8 +14,9 @@ use meshwire_signaling::{EnvelopeId, Hash, InstanceId, MeshId, PublicKey, UnixMi
 
 use super::rows::{
     Arrived, Enqueued, Freeze, GroupRow, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow,
-    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Pick, PinOutcome, PresenceRow,
-    Pruned, RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped, key_range, pin_outcome,
+    NewId, NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Pick, PinOutcome,
+    PresenceRow, Pruned, RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped, key_range,
+    pin_outcome,
 };
 use super::{CURSOR_RETENTION_MS, PeerStore, RETENTION_MS, StoreError, StoreResult};
 use crate::core::gate::Arrival;
@@ -274,6 +275,9 @@ impl PeerStore for MemoryStore {
     }
     async fn accept_inbound(&self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>> {
         self.state().accept(items)
+    }
+    async fn remember(&self, ids: &[NewId]) -> StoreResult<Vec<bool>> {
+        self.state().remember(ids)
     }
     async fn sync(&self) -> StoreResult<()> {
         Ok(())

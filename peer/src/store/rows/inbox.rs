@@ -1,6 +1,6 @@
 //! Rows of the inbox.
 
-use meshwire_signaling::{MeshId, PublicKey, UnixMillis};
+use meshwire_signaling::{EnvelopeId, Hash, MeshId, PublicKey, UnixMillis};
 
 use crate::core::gate::Arrival;
 use crate::core::inbox::Item;
@@ -39,6 +39,21 @@ pub enum Arrived {
     Duplicate,
     /// Another envelope came before under this author and id.
     Conflict,
+}
+
+/// An id that came in without a message for the inbox, such as a stream's open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewId {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Who signed it.
+    pub author: PublicKey,
+    /// Its id; unique together with mesh and author.
+    pub id: EnvelopeId,
+    /// The envelope hash.
+    pub hash: Hash,
+    /// Until when it must suppress copies, Unix milliseconds.
+    pub keep_until: UnixMillis,
 }
 
 /// Who lists the inbox: decides what there is and what is unread.

@@ -6,7 +6,7 @@ mod outbox;
 mod pick;
 
 pub use identities::{GroupRow, PresenceRow, SessionRow};
-pub use inbox::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer};
+pub use inbox::{Arrived, InboxDelete, InboxFilter, InboxRow, NewId, Viewer};
 use meshwire_signaling::invite::{Chain, Role};
 use meshwire_signaling::{Hash, MeshId, PublicKey, Target, UnixMillis};
 pub use outbox::{

@@ -5,7 +5,7 @@ use meshwire_signaling::{EnvelopeId, Hash, MeshId, PublicKey, UnixMillis};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, query};
 
-use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, Viewer, id_prefix};
+use super::super::rows::{Arrived, InboxDelete, InboxFilter, InboxRow, NewId, Viewer, id_prefix};
 use super::super::{MAX_CANDIDATES, MAX_INBOX_LIST, StoreResult};
 use super::convert::{
     arrival, counter, get as column, id as id_column, inbox_row, int, opt_uint, uint, word,
@@ -88,6 +88,32 @@ async fn accept_one(
     .await?;
     let same = id_column::<Hash>(&before, "hash")? == item.hash;
     Ok(if same { Arrived::Duplicate } else { Arrived::Conflict })
+}
+
+pub(super) async fn remember(store: &SqliteStore, ids: &[NewId]) -> StoreResult<Vec<bool>> {
+    let mut tx = store.begin().await?;
+    let mut out = Vec::with_capacity(ids.len());
+    for new in ids {
+        let done = query(
+            "INSERT INTO seen (mesh, author, id, hash, keep_until) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (mesh, author, id) DO NOTHING",
+        )
+        .bind(&new.mesh.0[..])
+        .bind(&new.author.0[..])
+        .bind(new.id.to_string())
+        .bind(&new.hash.0[..])
+        .bind(int(new.keep_until))
+        .execute(&mut *tx)
+        .await
+        .map_err(for_mesh(&new.mesh))?;
+        out.push(done.rows_affected() > 0);
+    }
+    if out.contains(&true) {
+        store.writer.promise(tx).await?;
+    } else {
+        store.writer.note(tx).await?;
+    }
+    Ok(out)
 }
 
 pub(super) async fn seen(

@@ -35,8 +35,8 @@ use writer::Writer;
 
 use super::rows::{
     Arrived, Enqueued, Freeze, GroupRow, InboxDelete, InboxFilter, InboxRow, MemberRow, MeshRow,
-    NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Pick, PinOutcome, PresenceRow,
-    Pruned, RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped,
+    NewId, NewMember, NewOutbox, OutboxFilter, OutboxMeta, OutboxRow, Pick, PinOutcome,
+    PresenceRow, Pruned, RecipientRow, Requeue, Rewrap, SessionRow, Step, Stepped,
 };
 use super::{PeerStore, StoreError, StoreResult};
 use crate::core::gate::Arrival;
@@ -281,6 +281,9 @@ impl PeerStore for SqliteStore {
     }
     async fn accept_inbound(&self, items: &[(Item, UnixMillis)]) -> StoreResult<Vec<Arrived>> {
         inbox::accept(self, items).await
+    }
+    async fn remember(&self, ids: &[NewId]) -> StoreResult<Vec<bool>> {
+        inbox::remember(self, ids).await
     }
     async fn sync(&self) -> StoreResult<()> {
         self.writer.settle().await
