@@ -9,7 +9,7 @@ mod valve;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwire::{DirectPaths, Event, Home, Net, Node, OsNet, PeerStream, StreamHandle, api};
+use meshwire::{DirectPaths, Home, Net, Node, OsNet, PeerStream, StreamHandle, api};
 use meshwire_peer::api::ErrorKind;
 use meshwire_peer::node::MemoryHome;
 use meshwire_peer::path::{PathMode, Via};
@@ -19,7 +19,7 @@ use meshwire_transport::link::PathKind;
 use meshwire_transport::quic::interfaces::FixedInterfaces;
 use meshwire_transport::quic::{Config, QuicAdapter, QuicNode};
 use meshwire_transport::stream::{ReadHalf, StreamError, WriteHalf};
-use proto::{Cutter, World, stop, until, up, within};
+use proto::{Cutter, World, stop, up, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use valve::Valve;
 
