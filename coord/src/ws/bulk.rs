@@ -212,9 +212,10 @@ impl Desk {
             metrics.stream_bytes_queued.dec_by(gauge(len));
             metrics.stream_records.inc();
             metrics.relayed(Cause::STREAM).inc_by(len);
+            // Before it is written: a socket that ends meanwhile must not keep the sender's credit.
+            sender.give(line.stream, line.to, len);
             sink.feed(Message::Binary(parcel.message.clone())).await?;
             drop(parcel);
-            sender.give(line.stream, line.to, len);
         }
         Ok(())
     }
