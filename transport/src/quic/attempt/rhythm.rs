@@ -57,6 +57,11 @@ struct Busy {
     unanswered: Unanswered,
     /// When something was said last.
     said: Instant,
+    /// When something came last.
+    came: Option<Instant>,
+    /// Something was sent although what was sent before is unanswered: no lone acknowledgement, which nobody
+    /// answers.
+    insists: bool,
 }
 
 /// Whether something was sent, and nothing came since.
@@ -110,7 +115,7 @@ impl Rhythm {
         self.heard = now;
         self.asked = None;
         if let Some(busy) = &mut self.busy {
-            busy.unanswered = Unanswered::No;
+            (busy.unanswered, busy.insists) = (Unanswered::No, false);
         }
     }
 
@@ -118,7 +123,8 @@ impl Rhythm {
     pub(super) fn stir(&mut self, now: Instant, seen: Traffic) {
         if self.resting && self.busy.is_none() {
             let (look, unanswered) = (now + LOOK, Unanswered::No);
-            self.busy = Some(Busy { look, seen, unanswered, said: now });
+            let (came, insists) = (None, false);
+            self.busy = Some(Busy { look, seen, unanswered, said: now, came, insists });
         }
     }
 
@@ -131,6 +137,10 @@ impl Rhythm {
     pub(super) fn look(&mut self, now: Instant, traffic: Traffic) -> bool {
         let Some(busy) = &mut self.busy else { return false };
         let (sent, came) = (traffic.sent != busy.seen.sent, traffic.received != busy.seen.received);
+        busy.insists = !came && (busy.insists || sent && busy.unanswered != Unanswered::No);
+        if came {
+            busy.came = Some(now);
+        }
         busy.unanswered = match busy.unanswered {
             _ if came => Unanswered::No,
             Unanswered::No if sent => Unanswered::Fresh,
@@ -194,6 +204,10 @@ impl Rhythm {
         }
         match self.asked {
             None if self.leads || self.is_urgent() => self.asked = Some((now, 1)),
+            // Bulk is in front of the pulse, or of its answer: the way works.
+            Some((at, _)) if self.busy.as_ref().is_some_and(|b| b.came > Some(at)) => {
+                self.asked = Some((now, 1));
+            }
             Some((_, tries)) if tries < self.tries() => self.asked = Some((now, tries + 1)),
             _ => return Due::Doubt,
         }
@@ -201,7 +215,8 @@ impl Rhythm {
     }
 
     fn tries(&self) -> u32 {
-        if self.is_urgent() { BUSY_TRIES } else { TRIES }
+        let insists = self.busy.as_ref().is_some_and(|busy| busy.insists);
+        if self.is_urgent() && insists { BUSY_TRIES } else { TRIES }
     }
 
     /// When the peer is to be asked, or given up.
@@ -353,5 +368,34 @@ mod tests {
         assert!(rhythm.look(now + 3 * LOOK, lost) && !rhythm.misses_answers());
         assert_eq!(rhythm.due(now + 3 * LOOK), Due::Nothing);
         assert!(!rhythm.look(now + LOOK + QUIET, lost));
+    }
+
+    #[test]
+    fn bulk_in_front_of_a_pulse_is_no_doubt() {
+        let start = tokio::time::Instant::now().into_std();
+        for leads in [true, false] {
+            let mut rhythm = resting(start, leads);
+            // Nothing comes for 700 ms at first, and no pulse is ever answered.
+            let said = |at: Duration| {
+                let n = u64::try_from(at.as_millis()).unwrap();
+                Traffic { sent: n, received: n.saturating_sub(700) }
+            };
+            let done = watch(&mut rhythm, start + BRISK, said);
+            assert!(done.len() > 2 && done.iter().all(|(_, due)| *due == Due::Pulse), "{done:?}");
+        }
+    }
+
+    #[test]
+    fn a_lone_acknowledgement_gets_all_tries() {
+        let start = tokio::time::Instant::now().into_std();
+        let mut rhythm = resting(start, false);
+        let now = start + BRISK;
+        rhythm.stir(now, Traffic { sent: 0, received: 0 });
+        let lone = Traffic { sent: 1, received: 0 };
+        assert!(rhythm.look(now + LOOK, lone) && rhythm.look(now + 2 * LOOK, lone));
+        for pulse in 0..TRIES {
+            assert_eq!(rhythm.due(now + 2 * LOOK + pulse * PATIENCE), Due::Pulse);
+        }
+        assert_eq!(rhythm.due(now + 2 * LOOK + TRIES * PATIENCE), Due::Doubt);
     }
 }
