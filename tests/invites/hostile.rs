@@ -162,42 +162,25 @@ async fn a_false_member_that_is_announced_is_noticed_and_not_listed() {
     let bob = world.member("bob").await;
     let (proxy, node, mut events) = victim(&world, Vec::new()).await;
     up(&node).await;
+    let announce = |event, key, chain| Presence {
+        event,
+        key,
+        member: key,
+        kind: IdentityKind::Member,
+        at: now(),
+        chain,
+        attestation: None,
+        features: vec![],
+    };
     for lie in lies(&world, &bob) {
+        let key = lie.key.public();
         for event in [PresenceEvent::Admitted, PresenceEvent::Joined] {
-            let (key, kind) = (lie.key.public(), IdentityKind::Member);
-            let chain = Some(lie.chain.clone());
-            proxy.inject(
-                Side::Node,
-                Presence {
-                    event,
-                    key,
-                    member: key,
-                    kind,
-                    at: now(),
-                    chain,
-                    attestation: None,
-                    features: vec![],
-                },
-            );
+            proxy.inject(Side::Node, announce(event, key, Some(lie.chain.clone())));
             until(&mut events, false_member).await;
         }
         // Nobody has heard of it: no chain, or somebody else's.
         for chain in [None, Some(bob.chain.clone())] {
-            let (key, kind) = (lie.key.public(), IdentityKind::Member);
-            let event = PresenceEvent::Joined;
-            proxy.inject(
-                Side::Node,
-                Presence {
-                    event,
-                    key,
-                    member: key,
-                    kind,
-                    at: now(),
-                    chain,
-                    attestation: None,
-                    features: vec![],
-                },
-            );
+            proxy.inject(Side::Node, announce(PresenceEvent::Joined, key, chain));
         }
     }
     // Bob comes: what was said before him has been looked at.
