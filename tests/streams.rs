@@ -73,7 +73,8 @@ async fn direct(world: &World, base: &str, name: &str, net: Arc<dyn Net>) -> Nod
 async fn direct_pair(world: &World, base: &str, net: Arc<dyn Net>) -> (Node, Node) {
     let ann = direct(world, base, "ann", net.clone()).await;
     let bob = direct(world, &world.link.base, "bob", net).await;
-    let (first, _) = pair(&ann, &bob, "first").await;
+    // Both ends are held: one that is dropped before its end resets the stream.
+    let (first, _end) = pair(&ann, &bob, "first").await;
     is(&first.handle(), Some(PathKind::Quic)).await;
     for (node, peer) in [(&ann, "bob"), (&bob, "ann")] {
         let mut events = node.events();
