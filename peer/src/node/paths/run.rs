@@ -45,8 +45,10 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
             mesh.paths.replan(relay);
         }
         let deadline = mesh.paths.deadline();
+        // Who is asking already asks again when the answer has come.
+        let servers_due = servers_at.filter(|_| asking.is_none());
         let due = async {
-            match [deadline, servers_at].into_iter().flatten().min() {
+            match [deadline, servers_due].into_iter().flatten().min() {
                 Some(at) => sleep_until(at).await,
                 None => std::future::pending().await,
             }
@@ -72,7 +74,8 @@ pub(in crate::node) async fn run(mesh: Arc<Mesh>) {
             }
             again = answer => {
                 asking = None;
-                servers_at = again.map(|wait| Instant::now() + wait);
+                // What has changed meanwhile may be another network.
+                servers_at = servers_at.or_else(|| again.map(|wait| Instant::now() + wait));
             }
             Ok(()) = network.changed() => {
                 network.borrow_and_update();
