@@ -23,7 +23,7 @@ use meshwire_signaling::invite::{Capability, Claim, Genesis, Role, mesh_id};
 use meshwire_signaling::receipt::{self, Receipt, Verdict};
 use meshwire_signaling::seal::Pair;
 use meshwire_signaling::sign::{Signed, domains};
-use meshwire_signaling::stream::{Ends, Secret};
+use meshwire_signaling::stream::{Ends, Fresh, Secret};
 use meshwire_signaling::{
     Envelope, EnvelopeId, Hash, InstanceId, MeshId, Priority, PublicKey, SecretKey, StreamId,
 };
@@ -110,7 +110,8 @@ impl Place {
         let ends = Ends { mesh: self.mesh, stream: StreamId(id), opener: a, acceptor: b };
         let secret = Secret::new([id, id].concat().try_into().unwrap());
         let (one, open) = Stream::open(secret, "bench", ends, &windows, &budget, now).unwrap();
-        let accept = || Stream::accept(&open, ends, &windows, &budget, now).unwrap();
+        let accept =
+            || Stream::accept(&open, ends, Fresh([8; 32]), &windows, &budget, now).unwrap();
         Live::start(if opener { one } else { accept() })
     }
 

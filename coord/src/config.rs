@@ -74,8 +74,8 @@ pub struct Policy {
     pub signals: u64,
     /// Bytes of records of streams per second and member, sustained. Who sends more is told later that they left.
     pub stream_rate: u64,
-    /// Bytes of records of streams that wait for their recipients' sockets, altogether; a quarter of it for one
-    /// sending member.
+    /// Bytes of records of streams that wait for their recipients' sockets, altogether; for one sending member at most
+    /// an eighth of what is free.
     pub stream_memory: u64,
     /// Envelopes pushed to one connection and not acked yet.
     pub window: usize,

@@ -37,6 +37,8 @@ impl Cause {
     pub(crate) const STREAM: &'static str = "stream";
     /// Bytes of frames with envelopes.
     pub(crate) const MESSAGE: &'static str = "message";
+    /// Bytes of frames with receipts.
+    pub(crate) const RECEIPT: &'static str = "receipt";
     /// Bytes of negotiation frames.
     pub(crate) const NEGOTIATION: &'static str = "negotiation";
     /// More than the window was sent.
@@ -116,6 +118,7 @@ series! {
     relayed_bytes: Family<Cause, Counter> = "relayed_bytes", "Bytes written to nodes for others, by cause";
     stream_records: Counter = "stream_records", "Records of streams passed on";
     stream_records_dropped: Family<Cause, Counter> = "stream_records_dropped", "Records of streams not passed on, by cause";
+    stream_bytes_over_rate: Counter = "stream_bytes_over_rate", "Bytes of records of streams whose credit waits, since their members sent more than their rate";
     streams_waiting: Gauge = "streams_waiting", "Streams of which records wait for their recipients";
     stream_bytes_queued: Gauge = "stream_bytes_queued", "Bytes of records of streams that wait for their recipients";
     sweeps: Counter = "ttl_sweeps", "Expiry sweeps, by batch";
@@ -173,7 +176,7 @@ impl Metrics {
         for priority in PRIORITIES {
             drop(self.accepted.get_or_create(&ByPriority { priority }));
         }
-        for cause in [Cause::STREAM, Cause::MESSAGE, Cause::NEGOTIATION] {
+        for cause in [Cause::STREAM, Cause::MESSAGE, Cause::RECEIPT, Cause::NEGOTIATION] {
             drop(self.relayed(cause));
         }
         for cause in Cause::DROPPED {

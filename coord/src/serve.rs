@@ -224,7 +224,7 @@ impl Broker {
                 RATE_KEYS,
             )),
             negotiations: Mutex::new(Rates::new(config.policy.signals)),
-            bulk: ws::Exchange::new(config.policy.stream_memory, config.policy.stream_rate),
+            bulk: ws::Exchange::new(&config.policy),
             turn: config.turn,
             registry: Registry::new(config.policy.sockets_per_mesh, ms(config.policy.lease)),
             policy: config.policy,

@@ -7,8 +7,10 @@ from nacl import bindings as sodium
 
 STREAM = det("stream id", 16)
 SECRET = det("stream secret")
+FRESH = det("stream acceptance")
 AES, CHACHA = "aes-256-gcm", "chacha20-poly1305"
 SUITE = {AES: 1, CHACHA: 2}
+KIND = {1: "chunk", 2: "control", 3: "accept"}
 AT = w.NOW + 9_000
 opener, acceptor = w.member, w.admin
 
@@ -16,7 +18,7 @@ OPEN = {"v": 1, "stream": STREAM, "secret": SECRET, "name": "pipe", "suites": [A
 
 
 def info(suite, direction, purpose, epoch):
-    fields = (suite.encode(), STREAM, opener.public, acceptor.public, direction.encode(), purpose.encode())
+    fields = (suite.encode(), STREAM, opener.public, acceptor.public, FRESH, direction.encode(), purpose.encode())
     return layout(ref.STREAM_KEY, *fields, epoch.to_bytes(8, "big"))
 
 
@@ -29,13 +31,13 @@ def head(kind, suite, flags, number, stream=STREAM, zero=0):
 
 
 def sealed(suite, direction, kind, number, plaintext, last=False):
-    prefix = head(kind, SUITE[suite], 1 if last else 0, number)
+    prefix = head(kind, SUITE[suite], 1 if last else 0, number) + (FRESH if kind == 3 else b"")
     nonce = bytes(4) + number.to_bytes(8, "big")
     purpose, epoch = ("data", number >> 24) if kind == 1 else ("control", 0)
     k = key(suite, direction, purpose, epoch)
     seal = {AES: sodium.crypto_aead_aes256gcm_encrypt, CHACHA: sodium.crypto_aead_chacha20poly1305_ietf_encrypt}
     return {
-        "suite": suite, "direction": direction, "kind": "chunk" if kind == 1 else "control", "last": last,
+        "suite": suite, "direction": direction, "kind": KIND[kind], "last": last,
         "number": number, "plaintext": plaintext, "record": prefix + seal[suite](plaintext, prefix, nonce, k),
     }  # fmt: skip
 
@@ -97,7 +99,10 @@ RECORDS_REFUSED = [
     ("a header alone", head(1, 1, 0, 0)),
     ("no whole tag", head(1, 1, 0, 0) + bytes(15)),
     ("kind 0", head(0, 1, 0, 0) + bytes(16)),
-    ("kind 3", head(3, 1, 0, 0) + bytes(16)),
+    ("kind 4", head(4, 1, 0, 1) + bytes(48)),
+    ("an accept with no whole tag", head(3, 1, 0, 1) + bytes(47)),
+    ("a last accept", head(3, 1, 1, 1) + bytes(48)),
+    ("accept 0", head(3, 1, 0, 0) + bytes(48)),
     ("suite 0", head(1, 0, 0, 0) + bytes(16)),
     ("suite 3", head(1, 3, 0, 0) + bytes(16)),
     ("flags 2", head(1, 1, 2, 0) + bytes(16)),
@@ -115,21 +120,27 @@ CONTROLS_REFUSED = [
 ]
 
 
+def flip(record, at):
+    return record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
+
+
 def cases():
     text = b"bytes of the stream"
     records = []
     for suite in (AES, CHACHA):
         for side in ("opener", "acceptor"):
             records += [
-                sealed(suite, side, 2, 1, state(0, 0, 262_144, answer=True)),
+                sealed(suite, side, 3 if side == "acceptor" else 2, 1, state(0, 0, 262_144, answer=True)),
                 sealed(suite, side, 1, 0, text),
                 sealed(suite, side, 1, 1, b"", last=True),
                 sealed(suite, side, 2, 2, reset(1, 256, "enough")),
                 sealed(suite, side, 1, 2**24, text),
                 sealed(suite, side, 1, 2**62 - 1, text, last=True),
             ]
-    record = bytes(records[1]["record"])
-    flipped = [record[:i] + bytes([record[i] ^ 1]) + record[i + 1 :] for i in (1, 2, 4, 27, 28, len(record) - 1)]
+    record, accept = records[1]["record"], records[6]["record"]
+    forged = [("opener", flip(record, i)) for i in (1, 2, 4, 27, 28, len(record) - 1)]
+    forged += [("acceptor", flip(accept, i)) for i in (0, 27, 28, 59, 60, len(accept) - 1)]
+    forged.append(("opener", sealed(AES, "opener", 3, 1, state(0, 0, 262_144))["record"]))
     return {
         "about": "Hex throughout, but `object`, `header` and `envelope` are the JSON form of what is encoded.",
         "opens": [
@@ -145,6 +156,7 @@ def cases():
         ],
         "ends": {
             "mesh": w.mesh, "stream": STREAM, "secret": SECRET, "opener": opener.public, "acceptor": acceptor.public,
+            "fresh": FRESH,
         },
         "keys": [
             {"suite": s, "direction": d, "purpose": p, "epoch": e, "info": info(s, d, p, e), "key": key(s, d, p, e)}
@@ -155,7 +167,7 @@ def cases():
         ],
         "records": records,
         "records_refused": [{"name": n, "record": r} for n, r in RECORDS_REFUSED],
-        "records_forged": [{"suite": AES, "direction": "opener", "record": r} for r in flipped],
+        "records_forged": [{"suite": AES, "direction": d, "record": r} for d, r in forged],
         "states": [
             {"heard": 0, "next": 0, "limit": 65_536, "answer": True, "stop": None, "done": False,
              "bytes": state(0, 0, 65_536, answer=True)},

@@ -8,7 +8,9 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use meshwire_signaling::stream::{Ends, Keys, MAX_PLAINTEXT, OVERHEAD, Open, Role, Secret, Suite};
+use meshwire_signaling::stream::{
+    Ends, Fresh, Keys, MAX_PLAINTEXT, OVERHEAD, Open, Role, Secret, Suite,
+};
 use meshwire_signaling::{MeshId, PublicKey, StreamId};
 use meshwire_transport::link::PathKind;
 use meshwire_transport::stream::{Budget, LinkId, Read, Stream, StreamError, Windows};
@@ -19,6 +21,7 @@ const WRITE: usize = 64 << 10;
 /// Bytes per measurement.
 const ALL: usize = 2 << 30;
 const LINK: LinkId = LinkId(0);
+const FRESH: Fresh = Fresh([6; 32]);
 
 fn ends() -> Ends {
     let [opener, acceptor] = [[2; 32], [3; 32]].map(PublicKey);
@@ -46,7 +49,7 @@ fn rate(took: Duration) -> f64 {
 
 /// The cipher's own speed on records of the largest size.
 fn sealing(suite: Suite) -> Duration {
-    let keys = |role| Keys::derive(Secret::new([5; 32]), suite, ends(), role);
+    let keys = |role| Keys::derive(Secret::new([5; 32]), suite, ends(), FRESH, role);
     let (mut seal, mut open) = (keys(Role::Opener).seal, keys(Role::Acceptor).open);
     let mut record = vec![7; MAX_PLAINTEXT + OVERHEAD];
     let began = Instant::now();
@@ -68,7 +71,7 @@ fn core(suite: Suite) -> Result<(Duration, u64), StreamError> {
     let (mut a, open) =
         Stream::open(Secret::new([5; 32]), "bench", ends(), &windows, &budget, now)?;
     let open = Open { suites: vec![suite], ..open };
-    let mut b = Stream::accept(&open, ends(), &windows, &budget, now)?;
+    let mut b = Stream::accept(&open, ends(), FRESH, &windows, &budget, now)?;
     for side in [&mut a, &mut b] {
         side.link_up(LINK, PathKind::Memory, Some(Duration::from_millis(1)), now);
     }

@@ -4,9 +4,11 @@
 //! ```text
 //! cargo run --release -p meshwire-transport --example stream_quic
 //! cargo run --release -p meshwire-transport --example stream_quic -- 1000
+//! cargo run --release -p meshwire-transport --example stream_quic -- stream
 //! ```
 //!
-//! With a number: so many streams of 1 MiB at once over one connection, and how fair that is.
+//! With a number: so many streams of 1 MiB at once over one connection, and how fair that is. With `raw`, `ice` or
+//! `stream`: that column alone, for a profiler.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and may fail")]
 
 use std::collections::HashMap;
@@ -14,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwire_signaling::stream::{Ends, Secret};
+use meshwire_signaling::stream::{Ends, Fresh, Secret};
 use meshwire_signaling::{MeshId, PublicKey, StreamId};
 use meshwire_transport::net::OsNet;
 use meshwire_transport::quic::interfaces::FixedInterfaces;
@@ -116,7 +118,7 @@ fn pair(n: u32, windows: Windows, budgets: &[Budget; 2]) -> (Live, Live) {
     let now = Instant::now();
     let secret = Secret::new([7; 32]);
     let (a, open) = Stream::open(secret, "bench", ends, &windows, &budgets[0], now).unwrap();
-    let b = Stream::accept(&open, ends, &windows, &budgets[1], now).unwrap();
+    let b = Stream::accept(&open, ends, Fresh([8; 32]), &windows, &budgets[1], now).unwrap();
     (Live::start(a), Live::start(b))
 }
 
@@ -200,32 +202,58 @@ async fn plain(near: &QuicConn, far: &QuicConn) -> f64 {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let streams = std::env::args().nth(1).map(|n| n.parse().unwrap());
+    let word = std::env::args().nth(1);
     // On a worker, as the tasks of a program are; this thread would be a third one on two cores.
     tokio::spawn(async move {
-        match streams {
-            Some(streams) => many(streams).await,
+        match word.as_deref() {
             None => compare().await,
+            Some("raw") => alone(Column::Raw).await,
+            Some("ice") => alone(Column::Ice).await,
+            Some("stream") => alone(Column::Stream).await,
+            Some(streams) => many(streams.parse().unwrap()).await,
         }
     })
     .await
     .unwrap();
 }
 
-async fn compare() {
-    println!("| raw quinn | quinn over ICE | stream | stream / raw | stream / over ICE |");
-    println!("|---|---|---|---|---|");
-    for _ in 0..ROUNDS {
+#[derive(Clone, Copy)]
+enum Column {
+    Raw,
+    Ice,
+    Stream,
+}
+
+async fn measure(column: Column) -> f64 {
+    if let Column::Raw = column {
         let (a, b, _ends) = raw().await;
         let (mut send, _recv) = a.open_bi().await.unwrap();
         send.write_all(&[9]).await.unwrap();
         let (_send, mut recv) = b.accept_bi().await.unwrap();
         recv.read_exact(&mut [0]).await.unwrap();
-        let raw = bulk(send, recv).await;
-        let nodes = (node().await, node().await);
-        let (near, far) = connect(&nodes.0, &nodes.1).await;
-        let ice = plain(&near, &far).await;
-        let ours = stream(&near, &far).await;
+        return bulk(send, recv).await;
+    }
+    let nodes = (node().await, node().await);
+    let (near, far) = connect(&nodes.0, &nodes.1).await;
+    match column {
+        Column::Stream => stream(&near, &far).await,
+        _ => plain(&near, &far).await,
+    }
+}
+
+async fn alone(column: Column) {
+    for _ in 0..ROUNDS {
+        println!("{:.0} MB/s", measure(column).await);
+    }
+}
+
+async fn compare() {
+    println!("| raw quinn | quinn over ICE | stream | stream / raw | stream / over ICE |");
+    println!("|---|---|---|---|---|");
+    for _ in 0..ROUNDS {
+        let raw = measure(Column::Raw).await;
+        let ice = measure(Column::Ice).await;
+        let ours = measure(Column::Stream).await;
         println!(
             "| {raw:.0} MB/s | {ice:.0} MB/s | {ours:.0} MB/s | {:.2} | {:.2} |",
             ours / raw,

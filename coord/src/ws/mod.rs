@@ -19,6 +19,7 @@
 mod admin;
 mod bulk;
 mod complete;
+mod epochs;
 mod handshake;
 mod leases;
 mod p2p;
@@ -132,6 +133,8 @@ pub(crate) struct Conn {
     window: Mutex<Window>,
     /// When something was last heard, in ticks.
     heard: AtomicU64,
+    /// It has said that it leaves.
+    left: AtomicBool,
     /// Whether the program behind it gates what surfaces by itself.
     gates: bool,
     /// Ended sessions of the member whose waiting mail it is to answer.
@@ -207,6 +210,7 @@ pub(crate) async fn run(
         handle: handle.clone(),
         window: Mutex::new(Window::new(inner.policy.window)),
         heard: AtomicU64::new(inner.tick()),
+        left: AtomicBool::new(false),
         gates: says(feature::GATE),
         orphans: Mutex::default(),
         batches: Mutex::default(),

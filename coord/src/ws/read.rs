@@ -51,7 +51,7 @@ pub(super) async fn run(
     let mut closing = conn.handle.close.subscribe();
     let mut stopping = conn.inner.stopping.clone();
     let mut malformed = 0;
-    let mut routes = bulk::Routes::default();
+    let mut routes = bulk::Routes::new(conn);
     loop {
         let next = tokio::select! {
             biased;
@@ -192,7 +192,10 @@ async fn handle(conn: &Shared, frame: Frame, due: &Due) -> Option<Frame> {
         Frame::P2pBye(f) => Some(p2p::carry(conn, f.req, f.into()).await),
         Frame::TurnCredentials(ask) => Some(p2p::turn(conn, &ask)),
         Frame::Bye(_) => {
-            conn.inner.registry.bye(conn);
+            // The first costs nothing: who has used up its rate leaves all the same.
+            if !conn.left.swap(true, Ordering::Relaxed) || allowed(conn).is_ok() {
+                conn.inner.registry.bye(conn);
+            }
             None
         }
         Frame::InviteCreate(ask) => {
@@ -484,7 +487,7 @@ async fn bind(conn: &Shared, bind: Bind) -> Frame {
             let attestation = bind.attestation;
             let attested_until = vouched.expires_at;
             let held = Held { conn: conn.id, key, kind, attestation, attested_until };
-            match inner.registry.bind(held, inner) {
+            match inner.registry.bind(held, conn) {
                 Ok(bound) => {
                     conn.handle.receipts_waiting();
                     // If it had ended, it lives again: its mail is its own.

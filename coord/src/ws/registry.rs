@@ -1,7 +1,6 @@
 //! The live connections and who is there, and telling them things.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use meshwire_signaling::attest::IdentityKind;
@@ -15,6 +14,7 @@ use meshwire_signaling::{MeshId, PublicKey, codec};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::epochs::{Epoch, Epochs};
 use super::{Conn, Handle};
 use crate::core::again;
 use crate::core::hello::Refusal;
@@ -48,8 +48,6 @@ impl LeaseOp {
 #[derive(Debug)]
 pub(crate) struct Registry {
     state: Mutex<State>,
-    /// Grows whenever an identity or a connection has come or gone, before others see it.
-    epoch: AtomicU64,
     /// Wakes the task that ends graces and remembers leases.
     pub(super) changed: Notify,
 }
@@ -62,6 +60,8 @@ struct State {
     hidden: HashSet<Identity>,
     /// What is yet to be remembered, in order.
     ops: Vec<LeaseOp>,
+    /// Change whenever an identity has come to a connection or gone from it, before others see it.
+    epochs: Epochs,
 }
 
 impl Registry {
@@ -72,18 +72,15 @@ impl Registry {
             handles: HashMap::new(),
             hidden: HashSet::new(),
             ops: Vec::new(),
+            epochs: Epochs::default(),
         };
-        Self { state: Mutex::new(state), epoch: AtomicU64::new(1), changed: Notify::new() }
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// The same as before: so are all answers of [`Self::speaks_for`], [`Self::attestation`] and [`Self::holder`].
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
-    /// To be called with the lock held.
-    fn moved(&self) {
-        self.epoch.fetch_add(1, Ordering::Release);
+    /// As long as this is the same, so are all answers of [`Self::speaks_for`], [`Self::attestation`],
+    /// [`Self::online`] and [`Self::holder`] about identities of `mesh`.
+    pub(super) fn epoch(&self, mesh: &MeshId) -> Epoch {
+        self.state().epochs.of(mesh)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -125,8 +122,8 @@ impl Registry {
         let (result, effects) = state.presence.attach(attach, now(inner));
         if result.is_ok() {
             state.handles.insert(conn, handle);
+            state.epochs.moved(&mesh);
         }
-        self.moved();
         let chain = codec::from_msgpack(&member.chain).ok();
         state.carry_out(effects, chain.as_ref(), inner);
         drop(state);
@@ -135,10 +132,13 @@ impl Registry {
     }
 
     /// Adds an identity to a connection.
-    pub(super) fn bind(&self, bind: Bind, inner: &Inner) -> Result<Attached, Refused> {
+    pub(super) fn bind(&self, bind: Bind, conn: &Conn) -> Result<Attached, Refused> {
+        let inner = &conn.inner;
         let mut state = self.state();
         let (result, effects) = state.presence.bind(bind, now(inner));
-        self.moved();
+        if result.is_ok() {
+            state.epochs.moved(&conn.mesh);
+        }
         state.carry_out(effects, None, inner);
         drop(state);
         self.changed.notify_one();
@@ -150,7 +150,9 @@ impl Registry {
         let mut state = self.state();
         let effect = state.presence.unbind(conn.id, key);
         let was = effect.is_some();
-        self.moved();
+        if was {
+            state.epochs.moved(&conn.mesh);
+        }
         state.carry_out(effect.into_iter().collect(), None, &conn.inner);
         drop(state);
         self.changed.notify_one();
@@ -161,7 +163,9 @@ impl Registry {
     pub(super) fn bye(&self, conn: &Conn) {
         let mut state = self.state();
         let effects = state.presence.bye(conn.id);
-        self.moved();
+        if !effects.is_empty() {
+            state.epochs.moved(&conn.mesh);
+        }
         state.carry_out(effects, None, &conn.inner);
         drop(state);
         self.changed.notify_one();
@@ -172,7 +176,9 @@ impl Registry {
         let mut state = self.state();
         let identities = state.presence.detach(conn.id, heard);
         state.handles.remove(&conn.id);
-        self.moved();
+        if !identities.is_empty() {
+            state.epochs.moved(&conn.mesh);
+        }
         drop(state);
         self.changed.notify_one();
         if identities.is_empty() { vec![conn.key] } else { identities }
@@ -182,8 +188,11 @@ impl Registry {
     pub(super) fn poll(&self, inner: &Inner) -> (Option<u64>, Vec<LeaseOp>) {
         let mut state = self.state();
         let effects = state.presence.poll(inner.tick());
-        if !effects.is_empty() {
-            self.moved();
+        for effect in &effects {
+            // Whatever else follows, this is among it.
+            if let Effect::Left(moved) = effect {
+                state.epochs.moved(&moved.mesh);
+            }
         }
         state.carry_out(effects, None, inner);
         (state.presence.next_deadline(), std::mem::take(&mut state.ops))
@@ -199,7 +208,9 @@ impl Registry {
     ) -> Disconnected {
         let mut state = self.state();
         let mut done = state.presence.disconnect(mesh, who, kick, inner.tick());
-        self.moved();
+        if !done.effects.is_empty() {
+            state.epochs.moved(mesh);
+        }
         state.carry_out(std::mem::take(&mut done.effects), None, inner);
         drop(state);
         self.changed.notify_one();

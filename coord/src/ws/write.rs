@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::handshake::message;
 use super::registry::Shared;
-use super::{Close, Socket, bulk};
+use super::{Close, Socket};
 use crate::metrics::{Cause, Metrics};
 
 /// Frames written before a flush: one system call for many small frames, and few enough of the
@@ -23,6 +23,9 @@ const BATCH: usize = 16;
 /// Negotiation frames written with one batch: however many peers send them, mail goes on, and a reader
 /// of 1 KB/s takes them before it counts as dead.
 const SIGNALS: usize = 2;
+/// Records written before a flush when nothing else waits: enough for few system calls, and few enough that a reader
+/// of 2 KB/s takes them before it counts as dead. Frames go in between.
+const RECORDS: usize = 4;
 /// Longest wait for a close to leave.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -63,7 +66,7 @@ pub(super) async fn run(
             // Last: all else is little and does not wait.
             all = bulk.ready() => {
                 flush = all;
-                records = bulk::ALONE;
+                records = RECORDS;
                 None
             }
         };
@@ -72,7 +75,16 @@ pub(super) async fn run(
         }
         let written = async {
             write(&mut sink, first, &mut queues, &fit).await?;
-            bulk.write(&mut sink, flush, records.max(bulk::BESIDE)).await?;
+            bulk.tell(&mut sink, flush).await?;
+            // One, when there were frames: neither holds up the other.
+            for n in 0..records.max(1) {
+                if n > 0 {
+                    write(&mut sink, None, &mut queues, &fit).await?;
+                }
+                if !bulk.next(&mut sink).await? {
+                    break;
+                }
+            }
             sink.flush().await
         };
         // A socket that takes nothing for this long is dead or does not read.
@@ -104,6 +116,7 @@ fn fitting(frame: &Frame, encoding: Encoding, metrics: &Metrics) -> Option<Messa
     if sent.len() <= MAX_FRAME {
         let cause = match frame {
             Frame::Message(_) => Some(Cause::MESSAGE),
+            Frame::Receipt(_) => Some(Cause::RECEIPT),
             Frame::P2pOffer(_)
             | Frame::P2pAnswer(_)
             | Frame::P2pCandidate(_)
@@ -171,15 +184,22 @@ impl Bulk<'_> {
         }
     }
 
-    async fn write(
+    /// Writes notices and credit.
+    async fn tell(
         &self,
         sink: &mut Sink,
-        flush: bool,
-        records: usize,
+        all: bool,
     ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-        let (inner, desk) = (&self.0.inner, &self.0.handle.bulk);
-        let Some(desk) = desk else { return Ok(()) };
-        desk.write(sink, &inner.metrics, inner.tick(), flush, records).await
+        let Some(desk) = &self.0.handle.bulk else { return Ok(()) };
+        desk.tell(sink, self.0.inner.tick(), all).await
+    }
+
+    /// Writes a record; false if none waits.
+    async fn next(&self, sink: &mut Sink) -> Result<bool, tokio_tungstenite::tungstenite::Error> {
+        let next = self.0.handle.bulk.as_ref().and_then(|d| d.next(&self.0.inner.metrics));
+        let Some(parcel) = next else { return Ok(false) };
+        sink.feed(Message::Binary(parcel.message.clone())).await?;
+        Ok(true)
     }
 }
 

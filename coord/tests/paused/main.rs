@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod claims;
+mod fair;
 mod presence;
 mod slow;
 mod streams;

@@ -126,6 +126,8 @@ pub struct Wire {
 #[derive(Debug, Default)]
 struct WireState {
     frozen: bool,
+    /// What may still be read, if that is limited.
+    trickle: Option<usize>,
     waiting: Vec<Waker>,
 }
 
@@ -136,8 +138,28 @@ impl Wire {
 
     pub fn thaw(&self) {
         let mut state = self.state.lock().unwrap();
-        state.frozen = false;
+        (state.frozen, state.trickle) = (false, None);
         state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Writes as always, but reads so many bytes more and no others.
+    pub fn trickle(&self, bytes: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.trickle = Some(state.trickle.unwrap_or(0) + bytes);
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// How much may be read.
+    fn poll_allowed(&self, cx: &Context<'_>) -> Poll<usize> {
+        let mut state = self.state.lock().unwrap();
+        match (state.frozen, state.trickle) {
+            (false, None) => Poll::Ready(usize::MAX),
+            (false, Some(bytes @ 1..)) => Poll::Ready(bytes),
+            _ => {
+                state.waiting.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
@@ -184,8 +206,16 @@ impl AsyncRead for Freezable {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        std::task::ready!(self.wire.poll_open(cx));
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let most = std::task::ready!(self.wire.poll_allowed(cx));
+        let most = most.min(buf.remaining());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        let read = Pin::new(&mut self.inner).poll_read(cx, &mut part);
+        let got = part.filled().len();
+        buf.advance(got);
+        if let Some(left) = &mut self.wire.state.lock().unwrap().trickle {
+            *left = left.saturating_sub(got);
+        }
+        read
     }
 }
 

@@ -1,8 +1,8 @@
 //! How many opens of streams are looked at: bounds without I/O.
 //!
 //! An open costs a row on disk before anybody is asked whether it wants the stream. So each member has a
-//! rate of its own, and all together have one; what is too much is put off, not refused: a refusal is a record
-//! under the stream's keys, and these must be used for one answer alone, which takes that row.
+//! rate of its own, and all together have one; what is too much is put off, not refused: a refusal lives until it
+//! was heard, and is said over and over.
 
 use std::collections::HashMap;
 

@@ -13,11 +13,11 @@
 use super::record::{Header, MAX_RECORD, RecordError};
 use crate::id::{PublicKey, StreamId};
 
-/// Most bytes of one stream's records, from one socket to one identity, that the broker has not passed on yet.
-/// Enough for 250 MB/s while the broker takes 4 ms to say so.
+/// Bytes of one stream's records, from one socket to one identity, that a node begins with at the broker: enough for
+/// 250 MB/s while the broker takes 4 ms to say that they left. Where its way to the broker is longer, a node uses more.
 pub const STREAM_WINDOW: u64 = 1 << 20;
-/// As [`STREAM_WINDOW`], of all streams from one socket to one identity: what one reader that does not read can
-/// make a broker hold, whatever the number of streams.
+/// Most bytes of records of all streams from one socket to one identity that the broker has not passed on yet: what one
+/// reader that does not read can make a broker hold, whatever the number of streams.
 pub const PAIR_WINDOW: u64 = 4 << 20;
 /// Most streams from one socket to one identity whose records the broker has not passed on yet.
 pub const MAX_STREAMS: usize = 4_096;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::record::{Header, Kind, MAX_NUMBER, MAX_RECORD, OVERHEAD, PREFIX, RecordError, TAG};
+use super::record::{
+    ACCEPT_PREFIX, FRESH, Header, Kind, MAX_NUMBER, MAX_RECORD, PREFIX, RecordError, TAG,
+};
 use crate::id::{self, MeshId, PublicKey, StreamId};
 use crate::sign::{domains, layout};
 
@@ -126,6 +128,11 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
+/// 32 random bytes of one acceptance alone: both directions' keys come from them too, so that an open that is taken
+/// twice, by a node whose clock or disk was set back, gives other keys each time. Whoever carries records sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh(pub [u8; FRESH]);
+
 /// What a stream's keys are bound to beside its secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
@@ -143,6 +150,7 @@ struct Source {
     secret: Secret,
     suite: Suite,
     ends: Ends,
+    fresh: Fresh,
 }
 
 impl Source {
@@ -155,6 +163,7 @@ impl Source {
                 &self.ends.stream.0,
                 &self.ends.opener.0,
                 &self.ends.acceptor.0,
+                &self.fresh.0,
                 direction.as_str().as_bytes(),
                 purpose.as_bytes(),
                 &epoch.to_be_bytes(),
@@ -183,6 +192,45 @@ impl Source {
     }
 }
 
+/// What an opener knows before its stream is accepted.
+pub struct Offer {
+    secret: Secret,
+    suites: Vec<Suite>,
+    ends: Ends,
+}
+
+impl Offer {
+    /// As the open says it.
+    #[must_use]
+    pub fn new(secret: Secret, suites: &[Suite], ends: Ends) -> Self {
+        Self { secret, suites: suites.to_vec(), ends }
+    }
+
+    /// Opens a record as [`OpenKeys::open`] does, if it is an accept by the acceptor; the opener's keys, which are those
+    /// of this one acceptance. What does not open has changed nothing: whoever carries records can add any number.
+    ///
+    /// # Errors
+    /// As [`OpenKeys::open`]; [`RecordError::Early`] for other kinds.
+    pub fn open<'a>(
+        &self,
+        header: &Header,
+        record: &'a mut [u8],
+    ) -> Result<(Keys, &'a mut [u8]), RecordError> {
+        if header.stream != self.ends.stream {
+            return Err(RecordError::Stream);
+        }
+        if !self.suites.contains(&header.suite) {
+            return Err(RecordError::Suite);
+        }
+        let fresh = (header.kind == Kind::Accept).then(|| fresh(record)).flatten();
+        let fresh = fresh.ok_or(RecordError::Early)?;
+        let (secret, suite, ends) = (self.secret.clone(), header.suite, self.ends);
+        let control = Source { secret, suite, ends, fresh }.control(Role::Acceptor);
+        let text = open(&control, header, record)?;
+        Ok((Keys::derive(self.secret.clone(), suite, ends, fresh, Role::Opener), text))
+    }
+}
+
 /// The keys of one side.
 pub struct Keys {
     /// For what this side sends.
@@ -194,8 +242,8 @@ pub struct Keys {
 impl Keys {
     /// The keys of `role`. Make them once per stream and side: [`SealKeys`] counts what it has sealed.
     #[must_use]
-    pub fn derive(secret: Secret, suite: Suite, ends: Ends, role: Role) -> Self {
-        let source = Arc::new(Source { secret, suite, ends });
+    pub fn derive(secret: Secret, suite: Suite, ends: Ends, fresh: Fresh, role: Role) -> Self {
+        let source = Arc::new(Source { secret, suite, ends, fresh });
         let seal = SealKeys {
             control: source.control(role),
             data: source.data(role, 0),
@@ -266,6 +314,17 @@ impl SealKeys {
         Ok(number)
     }
 
+    /// Seals the plaintext of a control as an accept, as [`Self::control`] does: with [`ACCEPT_PREFIX`] bytes of room
+    /// in front. For the acceptor alone, until it has heard the opener.
+    ///
+    /// # Errors
+    /// As [`Self::chunk`].
+    pub fn accept(&mut self, record: &mut [u8]) -> Result<u64, RecordError> {
+        let number = self.next_control;
+        self.next_control = seal(&self.control, &self.source, Kind::Accept, number, record)?;
+        Ok(number)
+    }
+
     #[cfg(test)]
     pub(super) fn skip_to_chunk(&mut self, number: u64) {
         assert!(number >= self.next_chunk);
@@ -281,17 +340,21 @@ fn seal(
     number: u64,
     record: &mut [u8],
 ) -> Result<u64, RecordError> {
-    if !(OVERHEAD..=MAX_RECORD).contains(&record.len()) {
+    let front = kind.prefix();
+    if !(front + TAG..=MAX_RECORD).contains(&record.len()) {
         return Err(RecordError::Malformed("no room for header and tag, or too long"));
     }
     if number >= MAX_NUMBER {
         return Err(RecordError::Exhausted);
     }
     let header = Header { kind, suite: source.suite, stream: source.ends.stream, number }.encode();
-    let (prefix, rest) = record.split_at_mut(PREFIX);
+    let (prefix, rest) = record.split_at_mut(front);
     let (text, room) = rest.split_at_mut(rest.len() - TAG);
-    prefix.copy_from_slice(&header);
-    match key.seal_in_place_separate_tag(nonce(number), Aad::from(&header), text) {
+    prefix[..PREFIX].copy_from_slice(&header);
+    if kind == Kind::Accept {
+        prefix[PREFIX..].copy_from_slice(&source.fresh.0);
+    }
+    match key.seal_in_place_separate_tag(nonce(number), Aad::from(&*prefix), text) {
         Ok(tag) => room.copy_from_slice(tag.as_ref()),
         // Fails only past 2^36 bytes.
         Err(_) => unreachable!("sealing in memory failed"),
@@ -326,13 +389,11 @@ impl OpenKeys {
         if header.suite != self.source.suite {
             return Err(RecordError::Suite);
         }
-        if record.len() < OVERHEAD {
-            return Err(RecordError::Malformed("shorter than header and tag"));
-        }
-        let (prefix, sealed) = record.split_at_mut(PREFIX);
-        let (nonce, aad) = (nonce(header.number), Aad::from(&*prefix));
-        let opened = match header.kind {
-            Kind::Control => self.control.open_in_place(nonce, aad, sealed),
+        match header.kind {
+            Kind::Accept if self.direction == Role::Opener => Err(RecordError::Forged),
+            // Of another acceptance: its keys are others, too.
+            Kind::Accept if fresh(record) != Some(self.source.fresh) => Err(RecordError::Forged),
+            Kind::Control | Kind::Accept => open(&self.control, header, record),
             Kind::Chunk { .. } => {
                 let epoch = header.number >> EPOCH_BITS;
                 let known = self.data.iter().position(|(e, _)| *e == epoch);
@@ -343,10 +404,9 @@ impl OpenKeys {
                     fresh = self.source.data(self.direction, epoch);
                     &fresh
                 };
-                key.open_in_place(nonce, aad, sealed)
+                open(key, header, record)
             }
-        };
-        opened.map_err(|_| RecordError::Forged)
+        }
     }
 
     /// Makes ready for chunks from `number` on, whose predecessors have all come: keys of chunks around it are kept,
@@ -360,6 +420,25 @@ impl OpenKeys {
             self.data[1] = fresh;
         }
     }
+}
+
+/// What an accept has in front of its ciphertext.
+fn fresh(record: &[u8]) -> Option<Fresh> {
+    record.get(PREFIX..ACCEPT_PREFIX)?.try_into().ok().map(Fresh)
+}
+
+fn open<'a>(
+    key: &LessSafeKey,
+    header: &Header,
+    record: &'a mut [u8],
+) -> Result<&'a mut [u8], RecordError> {
+    let front = header.kind.prefix();
+    if record.len() < front + TAG {
+        return Err(RecordError::Malformed("shorter than header and tag"));
+    }
+    let (prefix, sealed) = record.split_at_mut(front);
+    let aad = Aad::from(&*prefix);
+    key.open_in_place(nonce(header.number), aad, sealed).map_err(|_| RecordError::Forged)
 }
 
 fn nonce(number: u64) -> Nonce {

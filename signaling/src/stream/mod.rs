@@ -3,10 +3,11 @@
 //! ```text
 //! envelope (channel stream, box, live, 60 s) > [`Open`] { stream, secret, name, suites, limit }
 //!                                                   |
-//!            secret -> HKDF-SHA256 -> data and control key per direction, [`Keys`]
+//!  secret, and 32 bytes of the acceptor -> HKDF-SHA256 -> data and control key per direction, [`Keys`]
 //!                                                   |
 //! record = kind u8 || suite u8 || flags u8 || 0 || stream 16 || number u64 || ciphertext || tag 16
 //!                          AAD: these 28 bytes                      nonce: 0u32 || number
+//! accept = a control, with the acceptor's 32 bytes behind the number, in clear and in the AAD
 //! ```
 //!
 //! A chunk record carries bytes; a control record carries a [`Control`], which says all there is to say, so
@@ -17,7 +18,7 @@
 //! | that reads or rewrites a record | the record's AEAD, with its header as associated data |
 //! | that hands a record back to its author | the direction in the key |
 //! | that shows a record in another stream, or a chunk as control | the stream and purpose in the key |
-//! | that repeats an open | the envelope's expiry and id |
+//! | that repeats an open | the envelope's expiry and id; and if these are lost, other keys |
 //! | that repeats records | their numbers, which the reader remembers |
 
 pub mod carry;
@@ -29,10 +30,11 @@ mod record;
 mod tests;
 
 pub use control::{BadControl, Control, MAX_REASON, State, code};
-pub use keys::{Ends, Keys, OpenKeys, Role, SealKeys, Secret, Suite};
+pub use keys::{Ends, Fresh, Keys, Offer, OpenKeys, Role, SealKeys, Secret, Suite};
 pub use open::{MAX_SUITES, Open, OpenError, TTL, TYPE, VERSION};
 pub use record::{
-    Header, Kind, MAX_NUMBER, MAX_PLAINTEXT, MAX_RECORD, OVERHEAD, PREFIX, RecordError, TAG,
+    ACCEPT_PREFIX, FRESH, Header, Kind, MAX_NUMBER, MAX_PLAINTEXT, MAX_RECORD, OVERHEAD, PREFIX,
+    RecordError, TAG,
 };
 
 /// Longest name of a stream, in bytes.

@@ -1,12 +1,16 @@
-//! The outside of a record: 28 bytes in clear, ciphertext, tag. Integers are big-endian.
+//! The outside of a record: 28 bytes in clear, of an accept 32 more, ciphertext, tag. Integers are big-endian.
 
 use super::keys::Suite;
 use crate::id::StreamId;
 
 /// Most bytes of a record: messages interleave with them on the broker's connection.
 pub const MAX_RECORD: usize = 32_768;
-/// Bytes in front of the ciphertext; all of them are associated data.
+/// Bytes in front of the ciphertext, all of them associated data; of an accept [`ACCEPT_PREFIX`].
 pub const PREFIX: usize = 28;
+/// Bytes of a [`super::Fresh`].
+pub const FRESH: usize = 32;
+/// Bytes in front of an accept's ciphertext; all of them are associated data.
+pub const ACCEPT_PREFIX: usize = PREFIX + FRESH;
 /// Bytes of the tag behind it.
 pub const TAG: usize = 16;
 /// Bytes that a record has beside its plaintext.
@@ -35,6 +39,9 @@ pub enum RecordError {
     /// It was not made by the other side for this direction, or was changed on its way.
     #[error("a record that does not open")]
     Forged,
+    /// It came before the stream was accepted, and is no accept: nothing tells its key yet.
+    #[error("a record before the stream was accepted")]
+    Early,
     /// All numbers of this direction have been used.
     #[error("the stream has used all its numbers")]
     Exhausted,
@@ -50,6 +57,25 @@ pub enum Kind {
     },
     /// A [`super::Control`].
     Control,
+    /// A [`super::Control`] of the acceptor, with what it has added to the keys in front.
+    Accept,
+}
+
+impl Kind {
+    /// Where the ciphertext begins.
+    #[must_use]
+    pub const fn prefix(self) -> usize {
+        match self {
+            Self::Chunk { .. } | Self::Control => PREFIX,
+            Self::Accept => ACCEPT_PREFIX,
+        }
+    }
+
+    /// Whether it carries a [`super::Control`].
+    #[must_use]
+    pub const fn is_control(self) -> bool {
+        matches!(self, Self::Control | Self::Accept)
+    }
 }
 
 /// The part of a record that whoever carries it can read.
@@ -61,7 +87,7 @@ pub struct Header {
     pub suite: Suite,
     /// Of which stream it is.
     pub stream: StreamId,
-    /// Which record of its kind and direction it is: chunks from 0, controls from 1.
+    /// Which record of its kind and direction it is: chunks from 0, controls and accepts together from 1.
     pub number: u64,
 }
 
@@ -79,17 +105,19 @@ impl Header {
         let Some((prefix, rest)) = record.split_first_chunk::<PREFIX>() else {
             return bad("shorter than its header");
         };
-        if rest.len() < TAG {
-            return bad("shorter than its tag");
-        }
+        let sealed = rest.len();
         let [kind, suite, flags, zero, rest @ ..] = prefix;
         let kind = match (kind, flags) {
             (1, 0) => Kind::Chunk { last: false },
             (1, &LAST) => Kind::Chunk { last: true },
             (2, 0) => Kind::Control,
-            (1 | 2, _) => return bad("unknown flags"),
+            (3, 0) => Kind::Accept,
+            (1..=3, _) => return bad("unknown flags"),
             _ => return bad("unknown kind"),
         };
+        if sealed < kind.prefix() - PREFIX + TAG {
+            return bad("shorter than its tag");
+        }
         let Some(suite) = Suite::from_byte(*suite) else { return bad("unknown suite") };
         if *zero != 0 {
             return bad("a byte that must be zero is not");
@@ -101,7 +129,7 @@ impl Header {
         if number >= MAX_NUMBER {
             return bad("a number of 2^62 or more");
         }
-        if kind == Kind::Control && number == 0 {
+        if kind.is_control() && number == 0 {
             return bad("controls are numbered from 1");
         }
         Ok(Self { kind, suite, stream: StreamId(stream), number })
@@ -114,6 +142,7 @@ impl Header {
         (out[0], out[2]) = match self.kind {
             Kind::Chunk { last } => (1, if last { LAST } else { 0 }),
             Kind::Control => (2, 0),
+            Kind::Accept => (3, 0),
         };
         out[1] = self.suite.byte();
         out[4..20].copy_from_slice(&self.stream.0);

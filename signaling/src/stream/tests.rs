@@ -9,6 +9,7 @@ use crate::{Channel, Durability};
 
 const MESH: MeshId = MeshId([3; 32]);
 const NOW: u64 = 1_750_000_000_000;
+const FRESH: Fresh = Fresh([6; 32]);
 
 fn ends() -> Ends {
     let [opener, acceptor] = [1, 2].map(|n| SecretKey::from_seed(&[n; 32]).public());
@@ -16,7 +17,7 @@ fn ends() -> Ends {
 }
 
 fn both(suite: Suite) -> (Keys, Keys) {
-    let keys = |role| Keys::derive(Secret::new([5; 32]), suite, ends(), role);
+    let keys = |role| Keys::derive(Secret::new([5; 32]), suite, ends(), FRESH, role);
     (keys(Role::Opener), keys(Role::Acceptor))
 }
 
@@ -38,7 +39,8 @@ fn a_record_opens_at_the_other_side_of_its_stream_alone() {
         let record = chunk(&mut a.seal, false, b"hello");
         assert_eq!(opened(&mut b.open, &record).unwrap(), b"hello");
         assert_eq!(opened(&mut a.open, &record), Err(RecordError::Forged), "handed back");
-        let other = |ends| Keys::derive(Secret::new([5; 32]), suite, ends, Role::Acceptor);
+        let role = Role::Acceptor;
+        let other = |ends| Keys::derive(Secret::new([5; 32]), suite, ends, FRESH, role);
         let elsewhere = [
             Ends { mesh: MeshId([9; 32]), ..ends() },
             Ends { opener: ends().acceptor, ..ends() },
@@ -81,6 +83,82 @@ fn a_chunk_is_no_control() {
     let mut record = chunk(&mut a.seal, false, b"1");
     record[0] = 2;
     assert_eq!(opened(&mut b.open, &record), Err(RecordError::Forged));
+}
+
+fn accept(keys: &mut SealKeys, text: &[u8]) -> Vec<u8> {
+    let mut record = [&[0; ACCEPT_PREFIX], text, &[0; TAG]].concat();
+    keys.accept(&mut record).unwrap();
+    record
+}
+
+fn accepted(offer: &Offer, record: &[u8]) -> Result<Keys, RecordError> {
+    let header = Header::parse(record)?;
+    offer.open(&header, &mut record.to_vec()).map(|(keys, _)| keys)
+}
+
+#[test]
+fn an_accept_tells_the_opener_the_keys_of_its_acceptance() {
+    for suite in Suite::preferred() {
+        let offer = Offer::new(Secret::new([5; 32]), &Suite::preferred(), ends());
+        let (mut a, mut b) = both(suite);
+        let early = chunk(&mut b.seal, false, b"early");
+        assert_eq!(accepted(&offer, &early).err(), Some(RecordError::Early));
+        let first = accept(&mut b.seal, b"first");
+        let header = Header::parse(&first).unwrap();
+        let mut copy = first.clone();
+        let (mut opener, text) = offer.open(&header, &mut copy).unwrap();
+        assert_eq!(text, b"first");
+        assert_eq!(opened(&mut opener.open, &early).unwrap(), b"early");
+        let second = accept(&mut b.seal, b"second");
+        assert_eq!(opened(&mut opener.open, &second).unwrap(), b"second");
+        assert_eq!(opened(&mut b.open, &chunk(&mut opener.seal, true, b"x")).unwrap(), b"x");
+        // Handed back; and by an opener, who accepts nothing.
+        assert_eq!(opened(&mut b.open, &second), Err(RecordError::Forged));
+        assert_eq!(opened(&mut b.open, &accept(&mut a.seal, b"x")), Err(RecordError::Forged));
+        // Changed or cut anywhere, it is none.
+        for at in 0..first.len() {
+            let mut bad = first.clone();
+            bad[at] ^= 1;
+            assert!(accepted(&offer, &bad).is_err(), "byte {at}");
+            assert!(opened(&mut opener.open, &bad).is_err(), "byte {at}");
+            assert!(accepted(&offer, &first[..at]).is_err(), "cut to {at}");
+        }
+        let one = Offer::new(Secret::new([5; 32]), &[], ends());
+        assert_eq!(accepted(&one, &first).err(), Some(RecordError::Suite));
+    }
+}
+
+/// What an open that is taken twice would cost: the same keys and numbers for other bytes.
+#[test]
+fn two_acceptances_of_one_open_share_no_key() {
+    let offer = Offer::new(Secret::new([5; 32]), &Suite::preferred(), ends());
+    for suite in Suite::preferred() {
+        let accepting = |fresh| {
+            let secret = Secret::new([5; 32]);
+            Keys::derive(secret, suite, ends(), Fresh([fresh; 32]), Role::Acceptor)
+        };
+        let mut sealed = Vec::new();
+        for fresh in [1, 2] {
+            let mut b = accepting(fresh);
+            let first = accept(&mut b.seal, &[0; 64]);
+            let mut a = accepted(&offer, &first).unwrap();
+            let mut text = [0; PREFIX + 64 + TAG];
+            b.seal.control(&mut text).unwrap();
+            sealed.push([
+                first[ACCEPT_PREFIX..].to_vec(),
+                text[PREFIX..].to_vec(),
+                chunk(&mut b.seal, false, &[0; 64])[PREFIX..].to_vec(),
+                chunk(&mut a.seal, false, &[0; 64])[PREFIX..].to_vec(),
+            ]);
+            let other = accept(&mut accepting(3 - fresh).seal, b"text");
+            assert_eq!(opened(&mut a.open, &other), Err(RecordError::Forged));
+        }
+        // Of the same text under the same number: that is the key stream.
+        for (one, other) in sealed[0].iter().zip(&sealed[1]) {
+            let same = one.iter().zip(other).filter(|(a, b)| a == b).count();
+            assert!(same < 8, "{same} of {} bytes", one.len());
+        }
+    }
 }
 
 #[test]
@@ -202,11 +280,14 @@ proptest! {
 
     #[test]
     fn headers_round_trip(
-        last in any::<Option<bool>>(), suite in 0..2usize, id in any::<[u8; 16]>(), n in 1..MAX_NUMBER,
+        kind in 0..4usize, suite in 0..2usize, id in any::<[u8; 16]>(), n in 1..MAX_NUMBER,
     ) {
-        let kind = last.map_or(Kind::Control, |last| Kind::Chunk { last });
+        let chunk = |last| Kind::Chunk { last };
+        let kind = [chunk(false), chunk(true), Kind::Control, Kind::Accept][kind];
         let header = Header { kind, suite: Suite::preferred()[suite], stream: StreamId(id), number: n };
-        let record = [&header.encode()[..], &[0; TAG]].concat();
+        let room = kind.prefix() - PREFIX + TAG;
+        let record = [&header.encode()[..], &vec![0; room]].concat();
         prop_assert_eq!(Header::parse(&record), Ok(header));
+        prop_assert!(Header::parse(&record[..record.len() - 1]).is_err());
     }
 }

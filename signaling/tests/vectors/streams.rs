@@ -3,7 +3,8 @@
 use meshwire_signaling::envelope::{Envelope, Header as EnvelopeHeader, StateHead};
 use meshwire_signaling::seal::Pair;
 use meshwire_signaling::stream::{
-    Control, Ends, Header, Keys, Kind, Open, OpenError, PREFIX, Role, Secret, State, Suite, TAG,
+    Control, Ends, Fresh, Header, Keys, Kind, Offer, Open, OpenError, PREFIX, Role, Secret, State,
+    Suite, TAG,
 };
 use meshwire_signaling::{Hash, MeshId, PublicKey, StreamId};
 
@@ -21,17 +22,22 @@ fn role(word: &str) -> Role {
     }
 }
 
-/// The keys of `side` in the file's stream.
-fn keys(suite: &str, side: Role) -> Keys {
+/// The file's stream: its names, secret and what the acceptor added.
+fn stream() -> (Ends, Secret, Fresh) {
     let ends = Case(vectors().get("ends").clone());
-    let suite = Suite::from_word(suite).unwrap();
     let names = Ends {
         mesh: MeshId(ends.array("mesh")),
         stream: StreamId(ends.array("stream")),
         opener: PublicKey(ends.array("opener")),
         acceptor: PublicKey(ends.array("acceptor")),
     };
-    Keys::derive(Secret::new(ends.array("secret")), suite, names, side)
+    (names, Secret::new(ends.array("secret")), Fresh(ends.array("fresh")))
+}
+
+/// The keys of `side` in the file's stream.
+fn keys(suite: &str, side: Role) -> Keys {
+    let (ends, secret, fresh) = stream();
+    Keys::derive(secret, Suite::from_word(suite).unwrap(), ends, fresh, side)
 }
 
 #[test]
@@ -89,25 +95,43 @@ fn records_open_and_are_sealed_as_they_stand() {
         let (suite, side) = (case.text("suite"), case.text("direction"));
         let record = case.bytes("record");
         let header = Header::parse(&record).unwrap();
-        let chunk = case.text("kind") == "chunk";
         let last = case.object("last");
-        assert_eq!(header.kind, if chunk { Kind::Chunk { last } } else { Kind::Control });
+        let kind = match case.text("kind") {
+            "chunk" => Kind::Chunk { last },
+            "accept" => Kind::Accept,
+            _ => Kind::Control,
+        };
+        assert_eq!(header.kind, kind);
         assert_eq!(header.number, case.object::<u64>("number"));
         assert_eq!(header.encode(), record[..PREFIX]);
 
         let mut copy = record.clone();
         let plaintext = keys(suite, role(side).other()).open.open(&header, &mut copy).unwrap();
         assert_eq!(*plaintext, case.bytes("plaintext"), "{}", case.name());
+        if kind == Kind::Accept {
+            let (ends, secret, _) = stream();
+            let offer = Offer::new(secret, &Suite::preferred(), ends);
+            let mut copy = record.clone();
+            let (mut opener, plaintext) = offer.open(&header, &mut copy).unwrap();
+            assert_eq!(*plaintext, case.bytes("plaintext"));
+            assert!(opener.open.open(&header, &mut record.clone()).is_ok());
+        }
         // Handed back to its author, it does not open.
         let reflected = keys(suite, role(side)).open.open(&header, &mut record.clone()).is_err();
         assert!(reflected, "{}", case.name());
 
         let find = sealers.iter_mut().find(|(s, d, _)| (*s, *d) == (suite, side));
         let sealer = &mut find.unwrap().2;
-        let next = if chunk { sealer.next_chunk() } else { sealer.next_control() };
+        let control = kind.is_control();
+        let next = if control { sealer.next_control() } else { sealer.next_chunk() };
         if next == header.number {
-            let mut made = [vec![0; PREFIX], case.bytes("plaintext"), vec![0; TAG]].concat();
-            if chunk { sealer.chunk(last, &mut made) } else { sealer.control(&mut made) }.unwrap();
+            let mut made = [vec![0; kind.prefix()], case.bytes("plaintext"), vec![0; TAG]].concat();
+            match kind {
+                Kind::Chunk { last } => sealer.chunk(last, &mut made),
+                Kind::Control => sealer.control(&mut made),
+                Kind::Accept => sealer.accept(&mut made),
+            }
+            .unwrap();
             assert_eq!(made, record, "{}", case.name());
             resealed += 1;
         }

@@ -1,21 +1,35 @@
 //! Raw quinn, for measurements: what a path of ours costs is told by what the same exchange costs
 //! without it, in the same run.
 //!
-//! Two endpoints on loopback sockets of their own, with keys as a node's, quinn's own defaults, and
-//! nothing of ours in between. What one sends on a stream, the other sends back.
+//! [`Bare`]: two endpoints on loopback sockets of their own, with keys as a node's, quinn's own defaults, and
+//! nothing of ours in between. What one sends on a stream, the other sends back. [`BareEnd`]: one endpoint, for
+//! bulk between processes, with a node's windows, congestion control and socket buffers.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, VarInt};
+use meshwire_signaling::Hash;
+use quinn::{
+    ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::AbortHandle;
 
 use super::QuicError;
+use super::congestion::Congestion;
+use super::node::transport;
 use super::tls::{Identity, SERVER_NAME};
 use crate::net::Net;
 
 /// Largest piece that is sent back at once.
 const PIECE: usize = 64 << 10;
+/// Bytes that wait in a socket of a [`BareEnd`], as in a node's.
+const UDP_BUFFER: usize = 4 << 20;
+/// Streams of a [`BareEnd`] at once.
+const MOST_STREAMS: u32 = 2_048;
 
 /// One end of a stream whose other end echoes. All ends with this.
 pub struct Bare {
@@ -83,6 +97,89 @@ async fn echo(connection: Connection) {
     }
 }
 
+/// One end for bulk. All its connections end with it.
+#[derive(Debug)]
+pub struct BareEnd {
+    identity: Identity,
+    endpoint: Endpoint,
+    addr: SocketAddr,
+    transport: Arc<TransportConfig>,
+}
+
+impl Drop for BareEnd {
+    fn drop(&mut self) {
+        self.endpoint.close(VarInt::from_u32(0), b"dropped");
+    }
+}
+
+impl BareEnd {
+    /// Makes a key, and binds a loopback socket.
+    ///
+    /// # Errors
+    /// [`QuicError::Socket`], [`QuicError::Tls`].
+    pub fn start(net: &dyn Net) -> Result<Self, QuicError> {
+        let identity = Identity::new(net)?;
+        let socket = socket().map_err(QuicError::Socket)?;
+        let addr = socket.local_addr().map_err(QuicError::Socket)?;
+        let (config, runtime) = (EndpointConfig::default(), Arc::new(TokioRuntime));
+        let endpoint = Endpoint::new(config, None, socket, runtime).map_err(QuicError::Socket)?;
+        let mut transport = transport(Congestion::default());
+        transport.max_concurrent_bidi_streams(VarInt::from_u32(MOST_STREAMS));
+        Ok(Self { identity, endpoint, addr, transport: Arc::new(transport) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// By what the other end knows it: SHA-256 of the SPKI of its key.
+    #[must_use]
+    pub fn fingerprint(&self) -> Hash {
+        self.identity.fingerprint()
+    }
+
+    /// Takes connections by `peer` from now on.
+    ///
+    /// # Errors
+    /// [`QuicError::Tls`].
+    pub fn listen(&self, peer: Hash) -> Result<(), QuicError> {
+        let mut server = ServerConfig::with_crypto(self.identity.server(peer)?);
+        server.transport_config(Arc::clone(&self.transport));
+        self.endpoint.set_server_config(Some(server));
+        Ok(())
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// [`QuicError`]: there is none.
+    pub async fn accept(&self) -> Result<Connection, QuicError> {
+        Ok(self.endpoint.accept().await.ok_or(QuicError::Closed)?.await?)
+    }
+
+    /// Connects to another end, which listens for this one.
+    ///
+    /// # Errors
+    /// [`QuicError`]: no connection.
+    pub async fn connect(&self, to: SocketAddr, peer: Hash) -> Result<Connection, QuicError> {
+        let mut client = ClientConfig::new(self.identity.client(peer)?);
+        client.transport_config(Arc::clone(&self.transport));
+        Ok(self.endpoint.connect_with(client, to, SERVER_NAME)?.await?)
+    }
+}
+
+fn socket() -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    // Systems cap this or refuse; what they give is better than nothing.
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    let _ = socket.set_send_buffer_size(UDP_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    Ok(socket.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +193,18 @@ mod tests {
             bare.round_trip(&mut bytes).await.unwrap();
             assert_eq!(bytes, [n; 256]);
         }
+    }
+
+    #[tokio::test]
+    async fn two_ends_have_streams() {
+        let [near, far] = [(); 2].map(|()| BareEnd::start(&OsNet).unwrap());
+        far.listen(near.fingerprint()).unwrap();
+        let connecting = near.connect(far.addr(), far.fingerprint());
+        let (near, far) = tokio::try_join!(connecting, far.accept()).unwrap();
+        let (mut send, _recv) = near.open_bi().await.unwrap();
+        send.write_all(&[7; 100_000]).await.unwrap();
+        send.finish().unwrap();
+        let (_send, mut recv) = far.accept_bi().await.unwrap();
+        assert_eq!(recv.read_to_end(200_000).await.unwrap(), [7; 100_000]);
     }
 }

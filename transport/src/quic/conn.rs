@@ -102,6 +102,8 @@ struct Inner {
     flight: OnceLock<Arc<Flight>>,
     /// Streams that the peer may have open.
     streams: AtomicU32,
+    /// It has carried a stream of records.
+    wide: AtomicBool,
 }
 
 /// Tells whoever looks after a resting connection that something is said over it.
@@ -156,6 +158,7 @@ impl QuicConn {
             stir,
             flight: OnceLock::new(),
             streams: AtomicU32::new(STREAMS),
+            wide: AtomicBool::new(false),
         }))
     }
 
@@ -171,13 +174,22 @@ impl QuicConn {
     }
 
     /// Bytes that may be under way, as QUIC's congestion control has it.
-    pub(super) fn congestion_window(&self) -> u64 {
+    #[must_use]
+    pub fn congestion_window(&self) -> u64 {
         self.0.quinn.stats().path.cwnd
     }
 
     /// QUIC's estimate of the round trip.
     pub(super) fn rtt(&self) -> Duration {
         self.0.quinn.rtt()
+    }
+
+    /// Lets the peer have as much under way as streams of records want. It stays so: quinn takes nothing back that it
+    /// has granted, so that whoever let streams come and go would be granted more each time.
+    pub(super) fn widen(&self) {
+        if !self.0.wide.swap(true, Ordering::Relaxed) {
+            self.0.quinn.set_receive_window(VarInt::from_u32(WINDOW));
+        }
     }
 
     /// Lets the peer open more streams than the `used` ones that it has.

@@ -32,6 +32,7 @@ mod adapter;
 mod attempt;
 pub mod bare;
 pub mod candidates;
+mod congestion;
 mod conn;
 pub mod demux;
 #[doc(hidden)]
@@ -58,6 +59,7 @@ use std::time::Duration;
 
 pub use adapter::QuicAdapter;
 pub use attempt::{Attempt, AttemptEvent, AttemptHandle, Dial, Role};
+pub use congestion::{Algorithm, Congestion};
 pub use conn::{Accepted, Pair, PairKind, QuicConn, Stats};
 pub use guess::Ports;
 pub use link::{Ends, Offered, QuicLink};

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::QuicError;
 use super::attempt::{Attempt, Command, Dial};
+use super::congestion::Congestion;
 use super::gather::{Asked, Gathered, Wanted, gather};
 use super::guess::Guesses;
 use super::interfaces::Interfaces;
@@ -36,8 +37,10 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// what holds a sender. quinn reassembles around at most 1,024 gaps per stream: one packet of eleven would
 /// have to be lost of all that such a window has.
 const STREAM_WINDOW: u32 = 18 << 20;
-/// Bytes of one connection that may be under way.
+/// Bytes of one connection that may be under way once it carries a stream of records.
 pub(super) const WINDOW: u32 = 24 << 20;
+/// The same before: for messages. A peer could make us hold as much, whatever it says over how many streams.
+const FIRST_WINDOW: u32 = 4 << 20;
 /// Bytes of datagrams that wait: they are empty, and say that there is a new way.
 const NUDGE: usize = 64;
 /// Streams that a peer may have open at first: one is for messages, and each of the others for records.
@@ -60,13 +63,23 @@ pub struct Config {
     pub port_mapping: bool,
     /// Attempts and connections at once.
     pub max_attempts: usize,
+    /// How connections find out how much they may have under way.
+    pub congestion: Congestion,
 }
 
 impl Config {
     /// Any port, direct addresses, port mapping, and room for every peer of a large mesh.
     #[must_use]
     pub fn new(interfaces: Arc<dyn Interfaces>) -> Self {
-        Self { port: 0, interfaces, relayed_only: false, port_mapping: true, max_attempts: 4096 }
+        let congestion = Congestion::default();
+        Self {
+            port: 0,
+            interfaces,
+            relayed_only: false,
+            port_mapping: true,
+            max_attempts: 4096,
+            congestion,
+        }
     }
 }
 
@@ -168,7 +181,7 @@ impl QuicNode {
     pub async fn start(net: Arc<dyn Net>, config: Config) -> Result<Self, QuicError> {
         let mux = Arc::new(bind(&*net, config.port).await?);
         let identity = Identity::new(&*net)?;
-        let transport = Arc::new(transport());
+        let transport = Arc::new(transport(config.congestion));
         let endpoint = endpoint(&*net, &mux, &identity)?;
         let (known, gathered) = watch::channel(Gathered {
             interfaces: config.interfaces.list().await,
@@ -347,14 +360,15 @@ fn endpoint(net: &dyn Net, mux: &Arc<Mux>, identity: &Identity) -> Result<Endpoi
     made.map_err(QuicError::Socket)
 }
 
-fn transport() -> TransportConfig {
+pub(super) fn transport(congestion: Congestion) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .initial_rtt(INITIAL_RTT)
+        .congestion_controller_factory(congestion.factory())
         // Its attempt keeps a connection alive, and ends one whose peer is not heard any more.
         .max_idle_timeout(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(FIRST_WINDOW))
         .send_window(u64::from(WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))

@@ -13,10 +13,14 @@
 mod flight;
 mod task;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use meshwire_signaling::StreamId;
 use meshwire_signaling::limits::HELLO_TIMEOUT;
 use quinn::{RecvStream, SendStream, VarInt};
@@ -76,6 +80,15 @@ impl Carried {
         while ended.changed().await.is_ok() {}
     }
 
+    /// Resolves as [`Self::ended`], also if this is dropped; with the stream and the link that it was.
+    fn gone(&self, id: StreamId) -> impl Future<Output = (StreamId, LinkId)> + use<> {
+        let (link, mut ended) = (self.link, self.ended.clone());
+        async move {
+            while ended.changed().await.is_ok() {}
+            (id, link)
+        }
+    }
+
     /// Whether the connection carries the stream no more.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -103,6 +116,7 @@ impl Carried {
 
 /// Carries the stream until either side has had enough.
 async fn run(ride: Ride, mut send: SendStream, mut recv: RecvStream) {
+    ride.conn.widen();
     // Both are ours alone and open.
     let _ = send.set_priority(PRIORITY);
     let woken = Arc::clone(&ride.woken);
@@ -203,14 +217,33 @@ impl QuicConn {
     /// to know streams with this very peer alone: another one's could be held up by it. Other kinds of streams are
     /// refused.
     pub async fn serve_streams(&self, find: impl Fn(&StreamId) -> Option<Live>) {
-        let mut carried: Vec<Carried> = Vec::new();
-        while let Ok(accepted) = self.accept().await {
+        let mut carried: HashMap<StreamId, Carried> = HashMap::new();
+        let mut ends = FuturesUnordered::new();
+        // Kept over the turns: what a QUIC stream has said so far would be lost with it.
+        let mut accepting = pin!(self.accept());
+        loop {
+            let accepted = tokio::select! {
+                accepted = &mut accepting => accepted,
+                Some((id, link)) = ends.next() => {
+                    // Another one may have taken its place.
+                    if carried.get(&id).is_some_and(|c| c.link() == link) {
+                        carried.remove(&id);
+                        self.make_room(carried.len());
+                    }
+                    continue;
+                }
+            };
+            let Ok(accepted) = accepted else { return };
+            accepting.set(self.accept());
             let Accepted::Records(offered) = accepted else { continue };
-            carried.retain(|c| !c.is_ended());
-            if let Some(live) = find(&offered.id()) {
-                self.make_room(carried.len() + 1);
-                carried.push(offered.accept(&live));
-            }
+            let Some(live) = find(&offered.id()) else { continue };
+            let id = offered.id();
+            // One for each stream: a peer that offers it again has given up the one before.
+            carried.remove(&id);
+            self.make_room(carried.len() + 1);
+            let one = offered.accept(&live);
+            ends.push(one.gone(id));
+            carried.insert(id, one);
         }
     }
 }

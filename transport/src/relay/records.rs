@@ -192,7 +192,8 @@ impl Records {
             let next = turns.next(|key| {
                 let Entry { live, way } = streams.get(key)?;
                 let len = live.transmit_len(link)?;
-                credit.room(live.id(), way.to, *key).then_some(len)
+                let bytes = u64::try_from(len).unwrap_or(u64::MAX);
+                credit.room(live.id(), way.to, bytes, *key).then_some(len)
             });
             let Some(key) = next else {
                 *idle = true;
@@ -202,7 +203,7 @@ impl Records {
             let Some(Entry { live, way }) = streams.get(&key) else { continue };
             let Some(record) = live.poll_transmit(link) else { continue };
             let bytes = u64::try_from(record.len()).unwrap_or(u64::MAX);
-            credit.spend(live.id(), way.to, bytes);
+            credit.spend(live.id(), way.to, bytes, Instant::now());
             let mut message = match std::mem::take(buffer).try_into_mut() {
                 Ok(mut used) if used.capacity() >= MAX_CARRIED => {
                     used.clear();
@@ -241,7 +242,7 @@ impl Records {
                 let _ = live.receive(link, record);
             }
             Carry::Credit { stream, to, bytes } => {
-                let blocked = state.credit.give(stream, to, bytes);
+                let blocked = state.credit.give(stream, to, bytes, Instant::now());
                 if !blocked.is_empty() {
                     state.idle = false;
                     for key in blocked {

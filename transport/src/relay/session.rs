@@ -36,6 +36,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long nothing may come before the node pings. Half the broker's interval: a lease counts from
 /// the last thing heard, so that a node which stops for a minute must have been heard just before.
 const PING_AFTER: Duration = Duration::from_secs(15);
+/// How long nothing may come after records of streams have left, until the node pings.
+const RECORDS_PING: Duration = Duration::from_secs(5);
+/// And until the connection is given up: streams wait for it, and fail when they hear nothing for a minute. A line of
+/// 128 kbit/s moves what the system keeps of them (`net::os`) in half that time.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection may take to show that it lives, once that is in doubt.
 const DOUBT: Duration = Duration::from_secs(1);
 /// How long a closing link waits for the broker's last answers.
@@ -66,7 +71,7 @@ impl Session<'_> {
     /// Runs until the end.
     pub(super) async fn run(self, ws: Ws, closing: &mut watch::Receiver<bool>) -> End {
         let (sink, stream) = ws.split();
-        let ping = Notify::new();
+        let (ping, unheard) = (Notify::new(), Unheard::default());
         let mut writer = Writer {
             sink,
             encoding: self.encoding,
@@ -75,6 +80,8 @@ impl Session<'_> {
             records: self.records,
             buffer: Bytes::new(),
             ping: &ping,
+            unheard: &unheard,
+            net: self.net,
             max_frame: self.max_frame,
         };
         let mut reader = Reader {
@@ -85,6 +92,7 @@ impl Session<'_> {
             records: self.records,
             events: self.events,
             ping: &ping,
+            unheard: &unheard,
             told: Told::default(),
         };
         let mut reading = pin!(reader.run(self.ack));
@@ -108,6 +116,32 @@ impl Session<'_> {
     }
 }
 
+/// Since when records have left without anything coming.
+#[derive(Default)]
+struct Unheard(watch::Sender<Option<Instant>>);
+
+impl Unheard {
+    fn left(&self, now: Instant) {
+        self.0.send_if_modified(|since| {
+            let first = since.is_none();
+            since.get_or_insert(now);
+            first
+        });
+    }
+
+    fn heard(&self) {
+        // Who waits for the first one to leave is the one who says this.
+        self.0.send_if_modified(|since| {
+            *since = None;
+            false
+        });
+    }
+
+    fn since(&self) -> Option<Instant> {
+        *self.0.borrow()
+    }
+}
+
 struct Writer<'a> {
     sink: SplitSink<Ws, Message>,
     encoding: Encoding,
@@ -117,6 +151,8 @@ struct Writer<'a> {
     /// Of the last record.
     buffer: Bytes,
     ping: &'a Notify,
+    unheard: &'a Unheard,
+    net: &'a dyn Net,
     max_frame: usize,
 }
 
@@ -161,6 +197,7 @@ impl Writer<'_> {
         }
         for _ in 0..RECORDS {
             let Some(message) = self.records.next(&mut self.buffer) else { break };
+            self.unheard.left(self.net.now());
             self.sink.feed(Message::Binary(message)).await?;
         }
         self.sink.flush().await
@@ -193,6 +230,7 @@ struct Reader<'a> {
     records: &'a Records,
     events: &'a mpsc::Sender<LinkEvent>,
     ping: &'a Notify,
+    unheard: &'a Unheard,
     told: Told,
 }
 
@@ -202,6 +240,7 @@ impl Reader<'_> {
             return end;
         }
         let mut heard = self.net.now();
+        let mut left = self.unheard.0.subscribe();
         let mut pinged = false;
         let mut proof: Option<Instant> = None;
         loop {
@@ -215,6 +254,7 @@ impl Reader<'_> {
                     proof = Some(self.net.now() + DOUBT);
                     continue;
                 }
+                Ok(()) = left.changed() => continue,
                 () = sleep_until(deadline) => {
                     if proof.is_some_and(|proof| self.net.now() >= proof) {
                         let loss = Loss::new("the network has changed, and nothing is heard");
@@ -223,7 +263,9 @@ impl Reader<'_> {
                     if let Some(loss) = self.overdue(heard) {
                         return End::Lost(loss);
                     }
-                    if !pinged && self.net.now() >= heard + PING_AFTER {
+                    let records = self.unheard.since().map(|since| since + RECORDS_PING);
+                    let ping_at = records.map_or(heard + PING_AFTER, |at| at.min(heard + PING_AFTER));
+                    if !pinged && self.net.now() >= ping_at {
                         self.ping.notify_one();
                         pinged = true;
                     }
@@ -235,6 +277,7 @@ impl Reader<'_> {
             }
             // Only now: waiting for the events' reader is no silence of the broker.
             heard = self.net.now();
+            self.unheard.heard();
             pinged = false;
             proof = None;
         }
@@ -243,13 +286,19 @@ impl Reader<'_> {
     /// When to look at the clock again.
     fn deadline(&self, heard: Instant, pinged: bool) -> Instant {
         let quiet = heard + if pinged { STALE_AFTER } else { PING_AFTER };
-        self.pending.waits_since().map_or(quiet, |since| quiet.min(since + ANSWER_TIMEOUT))
+        let frames = self.pending.waits_since().map(|since| since + ANSWER_TIMEOUT);
+        let records = if pinged { RECORDS_TIMEOUT } else { RECORDS_PING };
+        let records = self.unheard.since().map(|since| since + records);
+        [frames, records].into_iter().flatten().fold(quiet, Instant::min)
     }
 
     fn overdue(&self, heard: Instant) -> Option<Loss> {
         let now = self.net.now();
         if now >= heard + STALE_AFTER {
             return Some(Loss::new(format!("nothing heard for {} s", STALE_AFTER.as_secs())));
+        }
+        if self.unheard.since().is_some_and(|since| now >= since + RECORDS_TIMEOUT) {
+            return Some(Loss::new("streams' records were not answered by anything"));
         }
         let late = self.pending.waits_since().is_some_and(|since| now >= since + ANSWER_TIMEOUT);
         late.then(|| Loss::new("the broker left a frame unanswered"))

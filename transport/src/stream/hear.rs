@@ -1,7 +1,7 @@
 //! What a stream makes of what comes in.
 
 use bytes::BytesMut;
-use meshwire_signaling::stream::{Control, Header, Kind, PREFIX, RecordError, State, code};
+use meshwire_signaling::stream::{Control, Header, Kind, RecordError, State, code};
 use tokio::time::Instant;
 
 use super::error::{Rejected, StreamError};
@@ -23,6 +23,7 @@ impl Stream {
     ) -> Result<(), Rejected> {
         let taken = self.take(link, record, now);
         match taken {
+            Err(Rejected::Record(RecordError::Early)) => {}
             Err(Rejected::Record(_)) => self.counters.forged += 1,
             Err(Rejected::BeyondLimit) => self.counters.beyond_limit += 1,
             Ok(()) => {}
@@ -38,12 +39,12 @@ impl Stream {
             return Ok(());
         }
         let old = match header.kind {
-            Kind::Control => header.number <= self.heard,
+            Kind::Control | Kind::Accept => header.number <= self.heard,
             Kind::Chunk { .. } => self.receiving.has(header.number),
         };
         if old {
             self.counters.duplicates += 1;
-            if header.kind != Kind::Control {
+            if !header.kind.is_control() {
                 // The other side may lack our word that it has come.
                 self.timers.ack_soon(now);
             }
@@ -51,12 +52,16 @@ impl Stream {
         }
         let first = !matches!(self.keys, Known::Agreed(_));
         let length = self.unlock(&header, &mut record)?;
+        let quiet = self.timers.is_quiet(now);
         self.timers.heard(now);
+        self.links.heard(link, now);
+        self.met = true;
+        let front = header.kind.prefix();
         match header.kind {
-            Kind::Control => {
+            Kind::Control | Kind::Accept => {
                 self.heard = header.number;
-                match Control::decode(&record[PREFIX..PREFIX + length]) {
-                    Ok(Some(Control::State(state))) => self.on_state(link, &state, now),
+                match Control::decode(&record[front..front + length]) {
+                    Ok(Some(Control::State(state))) => self.on_state(link, &state, quiet, now),
                     Ok(Some(Control::Reset { code, reason, .. })) => {
                         self.on_reset(first, code, reason, now);
                     }
@@ -65,8 +70,9 @@ impl Stream {
                 }
             }
             Kind::Chunk { last } if self.phase == Phase::Open => {
+                self.came_over = Some(link);
                 let charge = u64::try_from(record.len()).unwrap_or(u64::MAX);
-                let bytes = record.freeze().slice(PREFIX..PREFIX + length);
+                let bytes = record.freeze().slice(front..front + length);
                 let chunk = Chunk { number: header.number, last, bytes, charge };
                 match self.receiving.take(chunk) {
                     Ok(more) => {
@@ -86,15 +92,14 @@ impl Stream {
         Ok(())
     }
 
-    /// Opens a record in place; how long its plaintext is. The first one that opens accepts the stream.
+    /// Opens a record in place; how long its plaintext is. The first accept that opens accepts the stream.
     fn unlock(&mut self, header: &Header, record: &mut [u8]) -> Result<usize, RecordError> {
         match &mut self.keys {
             Known::Agreed(keys) => Ok(keys.open.open(header, record)?.len()),
-            Known::Offered(offered) => {
-                let at = offered.iter().position(|(suite, _)| *suite == header.suite);
-                let at = at.ok_or(RecordError::Suite)?;
-                let length = offered[at].1.open.open(header, record)?.len();
-                self.keys = Known::Agreed(Box::new(offered.swap_remove(at).1));
+            Known::Offered(offer) => {
+                let (keys, text) = offer.open(header, record)?;
+                let length = text.len();
+                self.keys = Known::Agreed(Box::new(keys));
                 self.changes.accepted = true;
                 self.changes.writable = true;
                 Ok(length)
@@ -107,17 +112,30 @@ impl Stream {
         self.unreported = self.unreported.saturating_add(charge);
         let quarter = self.receiving.window().size() / 4;
         if self.unreported >= quarter || self.receiving.is_done() {
-            self.due = true;
+            self.say_state();
         } else {
             self.timers.ack_soon(now);
         }
     }
 
-    fn on_state(&mut self, link: LinkId, state: &State, now: Instant) {
+    /// Says soon how far we are: over the best link, and over the one by which the last chunk came, for what is best
+    /// for us may be dead, and the other side knows it before us.
+    pub(super) fn say_state(&mut self) {
+        self.due = true;
+        let other = self.came_over.filter(|link| !self.links.is_best(*link));
+        if let Some(link) = other.and_then(|link| self.links.get_mut(link)) {
+            link.reply = true;
+        }
+    }
+
+    /// `quiet`: it came after a long silence.
+    fn on_state(&mut self, link: LinkId, state: &State, quiet: bool, now: Instant) {
         if state.answer {
-            self.due = true;
             // What is best for us may be dead for the other side, and we do not know it yet.
-            if let Some(link) = self.links.get_mut(link) {
+            let asked = self.links.get_mut(link);
+            // And may rest, where nothing is at stake.
+            self.due |= !quiet || asked.is_none();
+            if let Some(link) = asked {
                 link.reply = true;
             }
         }
@@ -152,7 +170,7 @@ impl Stream {
         if let Some(mark) = self.marks.front().copied().filter(|m| m.number == state.heard) {
             self.marks.pop_front();
             if mark.answer {
-                self.links.measured(mark.link, now.saturating_duration_since(mark.at));
+                self.links.measured(mark.link, now.saturating_duration_since(mark.at), now);
             }
             self.sending.lost_if_first(mark.link, mark.number);
         }

@@ -16,6 +16,12 @@ const RTT_MAX: Duration = Duration::from_secs(10);
 /// How long what is left on a link may move nothing before it is sent again on a better one, beside four round trips.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// How long an answer may be missing at least, until a link over which others come is preferred.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// For how long the shortest round trip counts, at least; at most twice as long.
+const LEAST: Duration = Duration::from_secs(30);
+
 /// Names a link; a link that comes up anew has a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
@@ -29,18 +35,49 @@ impl LinkId {
     }
 }
 
+/// The shortest round trip of the last while: what the way takes, without what waits on it because of us.
+#[derive(Debug)]
+struct Least {
+    /// Since when, the shortest since then, and in the time as long before.
+    since: Instant,
+    now: Option<Duration>,
+    before: Option<Duration>,
+}
+
+impl Least {
+    fn new(first: Option<Duration>, since: Instant) -> Self {
+        Self { since, now: first, before: None }
+    }
+
+    fn note(&mut self, rtt: Duration, now: Instant) {
+        if now.saturating_duration_since(self.since) >= LEAST {
+            (self.since, self.before) = (now, self.now.take());
+        }
+        self.now = Some(self.now.map_or(rtt, |least| least.min(rtt)));
+    }
+
+    fn get(&self) -> Option<Duration> {
+        [self.now, self.before].into_iter().flatten().min()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
     kind: PathKind,
     hint: Option<Duration>,
     measured: Option<Duration>,
+    least: Least,
     /// The other side is to be told how far we are, over this very link.
     pub(super) greet: bool,
     /// The other side has asked over it.
     pub(super) reply: bool,
     /// It is not the best any more, and has until then to deliver.
     pub(super) drain_at: Option<Instant>,
+    /// Since when the other side owes an answer over it.
+    asked_at: Option<Instant>,
+    /// It left a question unanswered while another link did not: it comes last until something is heard over it.
+    mute: bool,
 }
 
 impl Link {
@@ -53,14 +90,24 @@ impl Link {
         DRAIN.saturating_add(self.rtt().saturating_mul(4))
     }
 
+    /// It has left a question unanswered while another link did not.
+    pub(super) fn is_mute(&self) -> bool {
+        self.mute
+    }
+
+    /// How long an answer over it may take until it counts as missing.
+    fn answers_in(&self) -> Duration {
+        self.rtt().saturating_mul(2).max(ANSWER)
+    }
+
     /// The lower, the better.
-    fn rank(&self) -> (u8, Duration) {
+    fn rank(&self) -> (bool, u8, Duration) {
         let kind = match self.kind {
             PathKind::Memory => 0,
             PathKind::Quic => 1,
             PathKind::Relay => 2,
         };
-        (kind, self.rtt())
+        (self.mute, kind, self.rtt())
     }
 }
 
@@ -69,6 +116,8 @@ pub(super) struct Links {
     list: Vec<Link>,
     preferred: Option<LinkId>,
     best: Option<LinkId>,
+    /// When something came over another link than the best.
+    elsewhere: Option<Instant>,
 }
 
 impl Links {
@@ -83,9 +132,18 @@ impl Links {
         if self.list.len() >= MAX_LINKS || self.get(id).is_some() {
             return false;
         }
-        let link =
-            Link { id, kind, hint, measured: None, greet: true, reply: false, drain_at: None };
-        self.list.push(link);
+        self.list.push(Link {
+            id,
+            kind,
+            hint,
+            measured: None,
+            least: Least::new(hint, now),
+            greet: true,
+            reply: false,
+            drain_at: None,
+            asked_at: None,
+            mute: false,
+        });
         self.choose(now);
         true
     }
@@ -106,27 +164,70 @@ impl Links {
         self.choose(now);
     }
 
-    pub(super) fn hint(&mut self, id: LinkId, rtt: Duration) {
+    pub(super) fn hint(&mut self, id: LinkId, rtt: Duration, now: Instant) {
         if let Some(link) = self.get_mut(id) {
             link.hint = Some(rtt);
+            link.least.note(rtt, now);
         }
     }
 
-    pub(super) fn measured(&mut self, id: LinkId, sample: Duration) {
+    pub(super) fn measured(&mut self, id: LinkId, sample: Duration, now: Instant) {
         if let Some(link) = self.get_mut(id) {
+            if link.hint.is_none() {
+                link.least.note(sample, now);
+            }
             let old = link.measured.unwrap_or(sample);
             link.measured = Some((old.saturating_mul(7).saturating_add(sample)) / 8);
         }
     }
 
+    /// The other side was asked over a link, to answer over it.
+    pub(super) fn asked(&mut self, id: LinkId, now: Instant) {
+        if let Some(link) = self.get_mut(id) {
+            link.asked_at.get_or_insert(now);
+        }
+    }
+
+    /// Something new and authentic has come over a link. If the best one owes an answer meanwhile, it is given up once
+    /// that has been missing for too long: its carrier may need longer to see that it is dead.
+    pub(super) fn heard(&mut self, id: LinkId, now: Instant) {
+        if let Some(link) = self.get_mut(id) {
+            link.asked_at = None;
+            link.mute = false;
+        }
+        if self.best != Some(id) {
+            self.elsewhere = Some(now);
+        }
+        self.choose(now);
+        self.judge(now);
+    }
+
+    /// When [`Self::judge`] is due.
+    pub(super) fn next_judge(&self) -> Option<Instant> {
+        let best = self.best.and_then(|id| self.get(id)).filter(|best| !best.mute)?;
+        let asked = best.asked_at.filter(|asked| self.elsewhere >= Some(*asked))?;
+        Some(asked + best.answers_in())
+    }
+
+    /// Leaves the best link if it owes an answer for too long.
+    pub(super) fn judge(&mut self, now: Instant) {
+        if self.next_judge().is_some_and(|at| at <= now) {
+            if let Some(best) = self.best.and_then(|id| self.get_mut(id)) {
+                best.mute = true;
+            }
+            self.choose(now);
+        }
+    }
+
     fn choose(&mut self, now: Instant) {
         let ranked = || self.list.iter().min_by_key(|l| l.rank()).map(|l| l.id);
-        let best = self.preferred.or_else(ranked);
+        let preferred = self.preferred.filter(|id| self.get(*id).is_some_and(|l| !l.mute));
+        let best = preferred.or_else(ranked);
         if best == self.best {
             return;
         }
         if let Some(old) = self.best.and_then(|id| self.get_mut(id)) {
-            old.drain_at = Some(now + old.patience());
+            old.drain_at = Some(if old.mute { now } else { now + old.patience() });
         }
         self.best = best;
         if let Some(new) = best.and_then(|id| self.get_mut(id)) {
@@ -159,6 +260,10 @@ impl Links {
         self.list.iter_mut()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -173,6 +278,18 @@ impl Links {
 
     pub(super) fn rtt(&self) -> Duration {
         self.best.and_then(|id| self.get(id)).map_or(RTT_GUESS, Link::rtt)
+    }
+
+    /// A link by the broker, where it works.
+    pub(super) fn relay(&self) -> Option<LinkId> {
+        self.list.iter().find(|l| l.kind == PathKind::Relay && !l.mute).map(|l| l.id)
+    }
+
+    /// The shortest that the best link's was of late: the bandwidth-delay product is reckoned with it. With one that
+    /// grows with what waits on the way, a window would grow because it has.
+    pub(super) fn least_rtt(&self) -> Duration {
+        let least = self.best.and_then(|id| self.get(id)).and_then(|l| l.least.get());
+        least.map_or(self.rtt(), |least| least.min(RTT_MAX))
     }
 
     pub(super) fn next_drain(&self) -> Option<Instant> {

@@ -234,7 +234,7 @@ impl Live {
 
     /// The carrier's word on a link's round-trip time.
     pub fn link_rtt(&self, link: LinkId, rtt: Duration) {
-        self.0.with(|inner, _| inner.stream.link_rtt(link, rtt));
+        self.0.with(|inner, now| inner.stream.link_rtt(link, rtt, now));
     }
 
     /// Which link to use while it lives; none for the best.
@@ -286,13 +286,13 @@ impl Live {
         })
     }
 
-    /// Appends the next records for `link` to `records`, until they have `max` bytes or more, or there are no more.
-    /// How many bytes these are.
-    pub fn poll_transmit_many(&self, link: LinkId, max: usize, records: &mut Vec<Bytes>) -> usize {
+    /// Appends the next records for `link` to `records`, each with its length in front (two bytes, big-endian), until
+    /// they have `max` bytes or more, or there are no more. How many bytes these are.
+    pub fn poll_framed_many(&self, link: LinkId, max: usize, records: &mut Vec<Bytes>) -> usize {
         self.0.with(|inner, now| {
             let mut bytes = 0;
             while bytes < max {
-                let Some(record) = inner.stream.poll_transmit(link, now) else {
+                let Some(record) = inner.stream.poll_framed(link, now) else {
                     inner.asleep(link);
                     break;
                 };
@@ -353,6 +353,12 @@ impl Live {
     /// Resolves when nothing more is to be sent or expected. What came may still wait to be read.
     pub async fn over(&self) {
         self.0.until(|stream| stream.is_over().then_some(())).await;
+    }
+
+    /// As [`Stream::is_done`]: all has been sent and confirmed, and has come. The other side may not know it yet.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.lock().stream.is_done()
     }
 
     /// Whether nothing more is to be sent or expected.

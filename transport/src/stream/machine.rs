@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshwire_signaling::StreamId;
-use meshwire_signaling::stream::{Ends, Keys, MAX_REASON, Open, Role, Secret, Suite};
+use meshwire_signaling::stream::{Ends, Fresh, Keys, MAX_REASON, Offer, Open, Role, Secret, Suite};
 use tokio::time::Instant;
 
 use super::budget::Budget;
@@ -31,7 +31,7 @@ pub enum Read {
 
 pub(super) enum Known {
     /// The acceptor has not chosen yet.
-    Offered(Vec<(Suite, Keys)>),
+    Offered(Offer),
     Agreed(Box<Keys>),
 }
 
@@ -72,6 +72,8 @@ pub struct Stream {
     pub(super) receiving: Receiving,
     pub(super) links: Links,
     pub(super) timers: Timers,
+    /// The other side is known to have this acceptance's keys: until then an acceptor's controls are accepts.
+    pub(super) met: bool,
     /// The highest control number of the other side.
     pub(super) heard: u64,
     pub(super) marks: VecDeque<Mark>,
@@ -81,6 +83,8 @@ pub struct Stream {
     pub(super) probe: Option<LinkId>,
     /// Bytes of records that came since the last state.
     pub(super) unreported: u64,
+    /// Over which link the last chunk came.
+    pub(super) came_over: Option<LinkId>,
     /// The number of the first control that said stop, and whether one that came after it was heard.
     pub(super) stop_told: Option<u64>,
     pub(super) stop_heard: bool,
@@ -107,9 +111,7 @@ impl Stream {
         let sending = Sending::new(budget, windows.send, 0).ok_or_else(|| busy(budget))?;
         let suites = Suite::preferred();
         let limit = receiving.tell();
-        let offered = suites
-            .map(|suite| (suite, Keys::derive(secret.clone(), suite, ends, Role::Opener)))
-            .into();
+        let offer = Offer::new(secret.clone(), &suites, ends);
         let open = Open {
             stream: ends.stream,
             secret,
@@ -117,22 +119,24 @@ impl Stream {
             suites: suites.into(),
             limit,
         };
-        let known = Known::Offered(offered);
+        let known = Known::Offered(offer);
         Ok((Self::new(ends.stream, known, sending, receiving, now), open))
     }
 
-    /// The acceptor's side of `open`, whose envelope holds and was never taken before.
+    /// The acceptor's side of `open`, whose envelope holds and was never taken before. `fresh` is random, and used here
+    /// alone: then it does no harm if the open was taken before all the same.
     ///
     /// # Errors
     /// [`StreamError::Busy`]; [`StreamError::Protocol`] if it has no suite, which no open that was read has.
     pub fn accept(
         open: &Open,
         ends: Ends,
+        fresh: Fresh,
         windows: &Windows,
         budget: &Budget,
         now: Instant,
     ) -> Result<Self, StreamError> {
-        let known = agreed(open, ends)?;
+        let known = agreed(open, ends, fresh)?;
         let receiving = receiving(windows, budget, now)?;
         let sending = Sending::new(budget, windows.send, open.limit).ok_or_else(|| busy(budget))?;
         Ok(Self::new(ends.stream, known, sending, receiving, now))
@@ -147,12 +151,13 @@ impl Stream {
     pub fn refuse(
         open: &Open,
         ends: Ends,
+        fresh: Fresh,
         code: u32,
         reason: &str,
         budget: &Budget,
         now: Instant,
     ) -> Result<Self, StreamError> {
-        let known = agreed(open, ends)?;
+        let known = agreed(open, ends, fresh)?;
         let window = Window::closed(budget, now).ok_or_else(|| busy(budget))?;
         let sending = Sending::closed(budget).ok_or_else(|| busy(budget))?;
         let mut stream = Self::new(ends.stream, known, sending, Receiving::new(window), now);
@@ -169,6 +174,7 @@ impl Stream {
     ) -> Self {
         Self {
             id,
+            met: matches!(keys, Known::Offered(_)),
             keys,
             phase: Phase::Open,
             error: None,
@@ -181,6 +187,7 @@ impl Stream {
             due: true,
             probe: None,
             unreported: 0,
+            came_over: None,
             stop_told: None,
             stop_heard: false,
             done_told: false,
@@ -225,17 +232,20 @@ impl Stream {
         self.rearm(now);
     }
 
-    /// Up to `max` bytes.
+    /// Up to `max` bytes; with none asked for, nothing is found while there is something.
     ///
     /// # Errors
     /// What ended the stream before its end, after all that came in order has been read; [`StreamError::Stopped`].
     pub fn read(&mut self, max: usize, now: Instant) -> Result<Read, StreamError> {
-        if let Some(bytes) = self.receiving.read(max, self.links.rtt(), now) {
+        if let Some(bytes) = self.receiving.read(max, self.links.least_rtt(), now) {
             self.due |= self.receiving.window().is_due();
             return Ok(Read::Data(bytes));
         }
         if let Some(code) = self.receiving.stopped() {
             return Err(StreamError::Stopped { code });
+        }
+        if !self.receiving.is_empty() {
+            return Ok(Read::Pending);
         }
         if self.receiving.is_whole() {
             self.receiving.release();
@@ -292,8 +302,8 @@ impl Stream {
     }
 
     /// The carrier's word on a link's round-trip time.
-    pub fn link_rtt(&mut self, link: LinkId, rtt: Duration) {
-        self.links.hint(link, rtt);
+    pub fn link_rtt(&mut self, link: LinkId, rtt: Duration, now: Instant) {
+        self.links.hint(link, rtt, now);
     }
 
     /// The link that new chunks go over.
@@ -310,6 +320,9 @@ impl Stream {
 
     pub(super) fn over(&mut self) {
         self.phase = Phase::Over;
+        // Whoever keeps it to look at what it did, or to read the rest, keeps no memory but that.
+        self.sending.clear();
+        self.receiving.fail();
         self.changes.ended = true;
     }
 
@@ -343,7 +356,7 @@ impl Stream {
         match self.phase {
             Phase::Open => {
                 let stop = self.stop_told.is_some() && !self.stop_heard;
-                self.sending.is_waiting() || stop || self.is_done()
+                !self.met || self.sending.is_waiting() || stop || self.is_done()
             }
             Phase::Resetting { .. } => true,
             Phase::WasReset { .. } | Phase::Over => false,
@@ -360,8 +373,8 @@ fn receiving(windows: &Windows, budget: &Budget, now: Instant) -> Result<Receivi
     Ok(Receiving::new(window))
 }
 
-fn agreed(open: &Open, ends: Ends) -> Result<Known, StreamError> {
+fn agreed(open: &Open, ends: Ends, fresh: Fresh) -> Result<Known, StreamError> {
     let suite = open.suite().ok_or(StreamError::Protocol("an open without a suite"))?;
-    let keys = Keys::derive(open.secret.clone(), suite, ends, Role::Acceptor);
+    let keys = Keys::derive(open.secret.clone(), suite, ends, fresh, Role::Acceptor);
     Ok(Known::Agreed(Box::new(keys)))
 }

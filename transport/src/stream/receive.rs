@@ -119,6 +119,9 @@ impl Receiving {
         while let Some(chunk) = self.ahead.remove(&self.next) {
             self.append(chunk);
         }
+        if self.is_whole() {
+            self.window.complete(self.held());
+        }
         Ok(true)
     }
 
@@ -142,6 +145,11 @@ impl Receiving {
         let Piece { bytes, charge } = self.ready.pop_front()?;
         self.window.consume(charge, rtt, now);
         Some(bytes)
+    }
+
+    /// Nothing waits to be read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
     }
 
     pub(super) fn stop(&mut self, code: u32) {
@@ -172,8 +180,9 @@ impl Receiving {
         self.is_whole() || self.stopped.is_some()
     }
 
-    /// The stream has failed: what is behind a gap will never be read.
+    /// The stream has failed, or is over: what is behind a gap will never be read.
     pub(super) fn fail(&mut self) {
         self.ahead.clear();
+        self.window.complete(self.held());
     }
 }

@@ -13,10 +13,22 @@ use super::links::LinkId;
 
 /// Most chunks that wait for the limit or for a link. More would only make what is written late older.
 const WAITING: usize = 8;
+/// Bytes in front of each record here, for its length, which a carrier with streams of its own puts there: so both
+/// are one piece of memory, and one segment of such a stream.
+pub(super) const FRONT: usize = 2;
+/// What stands in front of a chunk's plaintext.
+const HEAD: usize = FRONT + PREFIX;
+/// What a chunk as full as it may be has without its tag.
+const FULL: usize = HEAD + MAX_PLAINTEXT;
+/// Room for a record of the largest size.
+const ROOM: usize = FRONT + MAX_RECORD;
 /// The reservation grows and shrinks by this much.
 const STEP: u64 = 256 << 10;
+/// What every stream has: a record after the other gets through.
+const LEAST: u64 = MAX_RECORD as u64;
 
 struct Sent {
+    /// With its length in front.
     record: Bytes,
     /// The link it went over last; none if that is dead.
     link: Option<LinkId>,
@@ -25,7 +37,7 @@ struct Sent {
 }
 
 pub(super) struct Sending {
-    /// Room for a header, then plaintext; the last one may grow.
+    /// Room for length and header, then plaintext; the last one may grow.
     waiting: VecDeque<BytesMut>,
     /// Buffers of the largest size for the next chunks, within what is reserved.
     spare: Vec<BytesMut>,
@@ -62,12 +74,26 @@ fn len64(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
+/// Puts a record's length in front of it: `record` has [`FRONT`] bytes of room there.
+pub(super) fn framed(mut record: BytesMut) -> Bytes {
+    if let Some((front, record)) = record.split_first_chunk_mut::<FRONT>() {
+        // Records have at most 32,768 bytes.
+        *front = u16::try_from(record.len()).unwrap_or(u16::MAX).to_be_bytes();
+    }
+    record.freeze()
+}
+
+/// Bytes of the record alone.
+fn record_len(framed: &[u8]) -> u64 {
+    len64(framed).saturating_sub(len64(&[0; FRONT]))
+}
+
 const OVERHEAD64: u64 = OVERHEAD as u64;
 
 impl Sending {
-    /// Takes [`MIN_WINDOW`] bytes from `budget`; none if they are not there.
+    /// Takes room for one record from `budget`; none if it is not there.
     pub(super) fn new(budget: &Budget, max: u64, limit: u64) -> Option<Self> {
-        Some(Self::with(budget.reserve(MIN_WINDOW)?, max.max(MIN_WINDOW), limit))
+        Some(Self::with(budget.reserve(LEAST)?, max.max(MIN_WINDOW), limit))
     }
 
     /// One that sends nothing.
@@ -104,9 +130,7 @@ impl Sending {
         let all = data.len();
         while !data.is_empty() {
             let room = match self.waiting.back() {
-                Some(chunk) if chunk.len() < PREFIX + MAX_PLAINTEXT => {
-                    PREFIX + MAX_PLAINTEXT - chunk.len()
-                }
+                Some(chunk) if chunk.len() < FULL => FULL - chunk.len(),
                 _ if self.waiting.len() < WAITING => 0,
                 _ => break,
             };
@@ -116,14 +140,14 @@ impl Sending {
             if fresh > 0 {
                 let bulk = self.bulk || all >= MAX_PLAINTEXT;
                 let spare = if bulk { self.spare.pop() } else { None };
-                let room = if bulk { MAX_RECORD } else { OVERHEAD + room };
+                let room = if bulk { ROOM } else { FRONT + OVERHEAD + room };
                 let mut chunk = spare.unwrap_or_else(|| BytesMut::with_capacity(room));
-                chunk.resize(PREFIX, 0);
+                chunk.resize(HEAD, 0);
                 self.waiting.push_back(chunk);
             }
             if let Some(chunk) = self.waiting.back_mut() {
                 chunk.extend_from_slice(now);
-                self.bulk |= chunk.len() == PREFIX + MAX_PLAINTEXT;
+                self.bulk |= chunk.len() == FULL;
             }
             data = rest;
         }
@@ -161,7 +185,7 @@ impl Sending {
         if self.spare.len() >= self.spares() {
             return;
         }
-        let whole = record.try_into_mut().ok().filter(|b| b.capacity() >= MAX_RECORD);
+        let whole = record.try_into_mut().ok().filter(|b| b.capacity() >= ROOM);
         if let Some(mut buffer) = whole {
             buffer.clear();
             self.spare.push(buffer);
@@ -170,12 +194,12 @@ impl Sending {
 
     /// Nothing waits, and yet more is reserved than every stream has.
     pub(super) fn is_slack(&self) -> bool {
-        self.held == 0 && self.reserved.bytes() > MIN_WINDOW
+        self.held == 0 && self.reserved.bytes() > LEAST
     }
 
     /// Gives that back.
     pub(super) fn relax(&mut self) {
-        self.reserved.shrink_to(MIN_WINDOW.max(self.held));
+        self.reserved.shrink_to(LEAST.max(self.held));
         self.spare.truncate(self.spares());
     }
 
@@ -190,9 +214,9 @@ impl Sending {
     /// The length of the record that would be sent next.
     pub(super) fn next_len(&self) -> Option<usize> {
         if let Some(number) = self.again.first() {
-            return self.sent(*number).map(|s| s.record.len());
+            return self.sent(*number).map(|s| s.record.len() - FRONT);
         }
-        let len = self.waiting.front().map(|chunk| chunk.len() + TAG);
+        let len = self.waiting.front().map(|chunk| chunk.len() - FRONT + TAG);
         let end = (self.finishing && self.last.is_none()).then_some(OVERHEAD);
         let len = len.or(end)?;
         let fits = self.sealed + u64::try_from(len).ok()? <= self.limit;
@@ -209,7 +233,7 @@ impl Sending {
         self.unacked.get_mut(at)
     }
 
-    /// The next record for `link`.
+    /// The next record for `link`, with its length in front.
     pub(super) fn poll(
         &mut self,
         keys: &mut SealKeys,
@@ -228,15 +252,15 @@ impl Sending {
         }
         let mut chunk = self.waiting.pop_front().unwrap_or_else(|| {
             self.held += OVERHEAD64;
-            BytesMut::zeroed(PREFIX)
+            BytesMut::zeroed(HEAD)
         });
         self.freed = true;
-        self.bulk &= chunk.len() == PREFIX + MAX_PLAINTEXT;
+        self.bulk &= chunk.len() == FULL;
         let last = self.finishing && self.waiting.is_empty();
         chunk.resize(chunk.len() + TAG, 0);
-        let number = keys.chunk(last, &mut chunk)?;
-        let record = chunk.freeze();
-        self.sealed += len64(&record);
+        let number = keys.chunk(last, &mut chunk[FRONT..])?;
+        let record = framed(chunk);
+        self.sealed += record_len(&record);
         if last {
             self.last = Some(number);
         }
@@ -255,7 +279,7 @@ impl Sending {
         }
         while self.acked < next {
             if let Some(sent) = self.unacked.pop_front() {
-                self.held = self.held.saturating_sub(len64(&sent.record));
+                self.held = self.held.saturating_sub(record_len(&sent.record));
                 self.recycle(sent.record);
             }
             self.acked += 1;

@@ -1,12 +1,13 @@
 //! What a stream says: which record goes over which link next.
 
 use bytes::{Bytes, BytesMut};
-use meshwire_signaling::stream::{Control, PREFIX, RecordError, State, TAG};
+use meshwire_signaling::stream::{Control, Kind, PREFIX, RecordError, State, TAG};
 use tokio::time::Instant;
 
 use super::error::StreamError;
 use super::links::LinkId;
 use super::machine::{Known, Mark, Phase, Stream};
+use super::send::{FRONT, framed};
 
 /// Controls that are remembered with the link that they went over.
 const MARKS: usize = 32;
@@ -23,10 +24,11 @@ impl Stream {
             return None;
         }
         if self.control_is_due(link) {
+            let front = self.control_kind().prefix() - PREFIX;
             return Some(match &self.phase {
-                Phase::Resetting { reason, .. } => RESET_RECORD + reason.len(),
-                Phase::WasReset { .. } => RESET_RECORD,
-                Phase::Open | Phase::Over => STATE_RECORD,
+                Phase::Resetting { reason, .. } => front + RESET_RECORD + reason.len(),
+                Phase::WasReset { .. } => front + RESET_RECORD,
+                Phase::Open | Phase::Over => front + STATE_RECORD,
             });
         }
         let data = self.phase == Phase::Open && self.links.is_best(link);
@@ -35,6 +37,11 @@ impl Stream {
 
     /// The next record for `link`, which keeps their order.
     pub fn poll_transmit(&mut self, link: LinkId, now: Instant) -> Option<Bytes> {
+        self.poll_framed(link, now).map(|framed| framed.slice(FRONT..))
+    }
+
+    /// As [`Self::poll_transmit`], with the record's length in front: two bytes, big-endian.
+    pub fn poll_framed(&mut self, link: LinkId, now: Instant) -> Option<Bytes> {
         if self.phase == Phase::Over {
             return None;
         }
@@ -63,7 +70,13 @@ impl Stream {
             || self.due && self.links.is_best(link)
     }
 
+    /// An acceptor's controls are accepts until the other side is known to have had one, over whatever link.
+    fn control_kind(&self) -> Kind {
+        if self.met { Kind::Control } else { Kind::Accept }
+    }
+
     fn control(&mut self, link: LinkId, now: Instant) -> Result<Option<Bytes>, RecordError> {
+        let kind = self.control_kind();
         let Known::Agreed(keys) = &mut self.keys else { return Ok(None) };
         let best = self.links.is_best(link);
         let number = keys.seal.next_control();
@@ -100,15 +113,22 @@ impl Stream {
         if self.probe == Some(link) {
             self.probe = None;
         }
+        if answer {
+            self.links.asked(link, now);
+        }
         let plain = control.encode();
-        let mut record = BytesMut::zeroed(PREFIX + plain.len() + TAG);
-        record[PREFIX..PREFIX + plain.len()].copy_from_slice(&plain);
-        keys.seal.control(&mut record)?;
+        let front = FRONT + kind.prefix();
+        let mut record = BytesMut::zeroed(front + plain.len() + TAG);
+        record[front..front + plain.len()].copy_from_slice(&plain);
+        match kind {
+            Kind::Accept => keys.seal.accept(&mut record[FRONT..])?,
+            Kind::Control | Kind::Chunk { .. } => keys.seal.control(&mut record[FRONT..])?,
+        };
         if self.marks.len() == MARKS {
             self.marks.pop_front();
         }
         self.marks.push_back(Mark { number, link, at: now, answer });
         self.settle();
-        Ok(Some(record.freeze()))
+        Ok(Some(framed(record)))
     }
 }

@@ -15,7 +15,8 @@ const PROBE: Duration = Duration::from_millis(500);
 const PROBE_MAX: Duration = Duration::from_secs(5);
 /// What a busy sender has reserved is given back when it has been idle for this long.
 const RELAX: Duration = Duration::from_secs(1);
-/// When nothing was heard for this long, the other side is asked whether it is there.
+/// When nothing was heard for this long, the other side is asked whether it is there: over the relay first, whose
+/// connection never rests, so that an idle stream lets a direct path rest.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// And again this often; four links are asked twice before the end.
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(5);
@@ -70,7 +71,13 @@ impl Timers {
     pub(super) fn progress(&mut self, now: Instant) {
         self.progress_at = now;
         self.probes = 0;
+        self.turn = 0;
         self.probe_at = None;
+    }
+
+    /// Nothing has been heard for so long that what comes now is to find out whether we are there.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.heard_at) >= KEEPALIVE - KEEPALIVE_AGAIN
     }
 
     fn dead_at(&self) -> Instant {
@@ -108,7 +115,8 @@ impl Stream {
         };
         let talks = matches!(self.keys, Known::Agreed(_)) && !self.links.is_empty();
         let keepalive = (self.phase == Phase::Open).then_some(t.keepalive_at);
-        let soon = [t.ack_at, t.probe_at, keepalive, self.links.next_drain()];
+        let (drain, judge) = (self.links.next_drain(), self.links.next_judge());
+        let soon = [t.ack_at, t.probe_at, keepalive, drain, judge];
         let soon = soon.into_iter().flatten().min().filter(|_| talks);
         [soon, t.relax_at, Some(end)].into_iter().flatten().min()
     }
@@ -131,25 +139,34 @@ impl Stream {
         }
         if past(self.timers.ack_at) {
             self.timers.ack_at = None;
-            self.due = true;
+            self.say_state();
         }
         if past(self.timers.probe_at) {
             self.timers.probe_at = None;
             self.timers.probes = self.timers.probes.saturating_add(1);
-            self.ask_somebody();
+            self.ask_somebody(now);
         }
         if self.phase == Phase::Open && self.timers.keepalive_at <= now {
             self.timers.keepalive_at = now + KEEPALIVE_AGAIN;
-            self.ask_somebody();
+            let first = now < self.timers.heard_at + KEEPALIVE + KEEPALIVE_AGAIN;
+            match self.links.relay().filter(|_| first) {
+                Some(relay) => self.probe = Some(relay),
+                None => self.ask_somebody(now),
+            }
         }
+        self.links.judge(now);
         self.drain(now);
         self.rearm(now);
     }
 
     /// Asks over one link after the other: were all asked at once, the fastest one's question would make the
     /// others' old before they are answered.
-    fn ask_somebody(&mut self) {
+    fn ask_somebody(&mut self, now: Instant) {
         self.probe = self.links.turn(self.timers.turn);
+        if let Some(link) = self.probe {
+            // Now, not once its carrier takes the question: that one may be stuck.
+            self.links.asked(link, now);
+        }
         self.timers.turn = self.timers.turn.wrapping_add(1);
     }
 
@@ -158,7 +175,8 @@ impl Stream {
         let (moved, sending) = (self.timers.progress_at, &mut self.sending);
         for link in self.links.iter_mut().filter(|l| l.drain_at.is_some_and(|at| at <= now)) {
             let until = moved + link.patience();
-            link.drain_at = (sending.is_on(link.id) && until > now).then_some(until);
+            let moves = until > now && !link.is_mute();
+            link.drain_at = (moves && sending.is_on(link.id)).then_some(until);
             if link.drain_at.is_none() {
                 sending.lost(link.id, u64::MAX);
             }
@@ -186,7 +204,12 @@ impl Stream {
         }
         if self.timers.probe_at.is_none() {
             let wait = self.links.rtt().saturating_mul(2).max(PROBE);
-            let wait = wait.saturating_mul(1 << self.timers.probes.min(4)).min(PROBE_MAX);
+            // Less and less often, once each link has had its turn.
+            let (probes, links) = (self.timers.probes as usize, self.links.count().max(1));
+            let wait = match probes % links {
+                0 => wait.saturating_mul(1 << (probes / links).min(4)).min(PROBE_MAX),
+                _ => wait / 2,
+            };
             self.timers.probe_at = Some(now + wait);
         }
     }

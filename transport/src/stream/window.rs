@@ -39,6 +39,8 @@ pub(super) struct Window {
     max: u64,
     told: u64,
     read: u64,
+    /// Bytes that will ever have been read, once that is known.
+    end: Option<u64>,
     reserved: Reservation,
     /// When `size` bytes ago was, and how much had been read then.
     lap_at: Instant,
@@ -52,13 +54,22 @@ impl Window {
         let size = windows.initial.clamp(MIN_WINDOW, max);
         let reserved = budget.reserve(size).or_else(|| budget.reserve(MIN_WINDOW))?;
         let size = reserved.bytes();
-        Some(Self { size, max, told: 0, read: 0, reserved, lap_at: now, lap_read: 0 })
+        Some(Self { size, max, told: 0, read: 0, end: None, reserved, lap_at: now, lap_read: 0 })
     }
 
     /// One through which nothing comes.
     pub(super) fn closed(budget: &Budget, now: Instant) -> Option<Self> {
         let reserved = budget.reserve(0)?;
-        Some(Self { size: 0, max: 0, told: 0, read: 0, reserved, lap_at: now, lap_read: 0 })
+        Some(Self {
+            size: 0,
+            max: 0,
+            told: 0,
+            read: 0,
+            end: None,
+            reserved,
+            lap_at: now,
+            lap_read: 0,
+        })
     }
 
     /// What the other side was told.
@@ -106,7 +117,16 @@ impl Window {
     }
 
     fn release(&mut self) {
-        self.reserved.shrink_to(self.size.max(self.told.saturating_sub(self.read)));
+        let promised = self.end.unwrap_or(self.told).saturating_sub(self.read);
+        self.reserved.shrink_to(self.size.max(promised));
+    }
+
+    /// All that will be read has come; `unread` bytes of it are left.
+    pub(super) fn complete(&mut self, unread: u64) {
+        self.size = 0;
+        self.max = 0;
+        self.end.get_or_insert(self.read.saturating_add(unread));
+        self.release();
     }
 
     /// Nothing more will be taken.

@@ -40,6 +40,27 @@ async fn two_streams_do_not_mix() {
     tokio::join!(through(a.write, b.read, &one), through(c.write, d.read, &other));
 }
 
+/// As two meshes that the same two nodes are in have it: one pair of sockets, two connections, both busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_connections_between_the_same_nodes_do_not_hinder_each_other() {
+    let place = Place::default();
+    let nodes = [common::node().await, common::node().await];
+    let mut through_each = Vec::new();
+    for seed in [5, 6] {
+        let (near, far) = common::connect(&nodes[0], &nodes[1]).await;
+        let (near, far) = (near.unwrap(), far.unwrap());
+        let (a, b) = place.pair(&Windows::default());
+        let serving = place.serve(&near);
+        through_each.push(async move {
+            let carried = far.carry(&b.live);
+            through(a.write, b.read, &bytes(9 << 20, seed)).await;
+            drop((carried, near, a.read, b.write));
+            serving.abort();
+        });
+    }
+    futures_util::future::join_all(through_each).await;
+}
+
 #[tokio::test]
 async fn many_streams_share_a_connection() {
     let place = Place::default();

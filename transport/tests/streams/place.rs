@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use meshwire_signaling::stream::{Ends, Open, Secret};
+use meshwire_signaling::stream::{Ends, Fresh, Open, Secret};
 use meshwire_signaling::{Hash, MeshId, PublicKey, StreamId};
 use meshwire_transport::quic::{Carried, QuicConn, QuicNode};
 use meshwire_transport::stream::{Budget, Live, ReadHalf, Stream, StreamError, Windows, WriteHalf};
@@ -49,7 +49,7 @@ pub(crate) fn open(windows: &Windows) -> (Side, Open) {
 
 pub(crate) fn accept(open: &Open, windows: &Windows) -> Side {
     let (id, budget) = (open.stream.0[0], Budget::new(256 << 20));
-    side(Stream::accept(open, ends(id), windows, &budget, Instant::now()).unwrap())
+    side(Stream::accept(open, ends(id), Fresh([8; 32]), windows, &budget, Instant::now()).unwrap())
 }
 
 /// Both sides of a stream: opener, acceptor.
@@ -90,11 +90,16 @@ impl Place {
         let nodes = [node().await, node().await];
         let (near, far) = connect(&nodes[0], &nodes[1]).await;
         let (near, far) = (near.unwrap(), far.unwrap());
-        let (conn, known) = (near.clone(), Arc::clone(&self.known));
-        let serving = tokio::spawn(async move {
-            conn.serve_streams(|id| known.lock().unwrap().get(id).cloned()).await;
-        });
+        let serving = self.serve(&near);
         Way { _nodes: nodes, near, far, serving }
+    }
+
+    /// Serves the streams that are known, over the opener's end of a connection.
+    pub(crate) fn serve(&self, near: &QuicConn) -> JoinHandle<()> {
+        let (conn, known) = (near.clone(), Arc::clone(&self.known));
+        tokio::spawn(async move {
+            conn.serve_streams(|id| known.lock().unwrap().get(id).cloned()).await;
+        })
     }
 
     /// A stream over a fresh connection.

@@ -4,16 +4,17 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use meshwire_signaling::attest::capability;
-use meshwire_signaling::stream::{Ends, code};
+use meshwire_signaling::stream::{Ends, Fresh, code};
 use meshwire_signaling::{EnvelopeId, PublicKey};
 use meshwire_transport::link::Answer;
+use meshwire_transport::net::random;
 use meshwire_transport::stream::Stream;
 use tokio::time::{Instant, sleep};
 
 use super::handle::{PeerStream, StreamHandle, StreamInfo};
 use super::table::Queued;
 use super::tend::start;
-use super::{ACCEPT_WAIT, check_name};
+use super::{ACCEPT_WAIT, check_name, windows};
 use crate::api::{AcceptStream, ApiError, ErrorKind};
 use crate::core::inbox::Opening;
 use crate::core::resolve::Candidate;
@@ -94,11 +95,11 @@ impl Node {
 }
 
 /// The stream of an open that waited; none if there is no room for it, and the other side hears so.
-fn accept(mesh: &Arc<Mesh>, opening: &Opening) -> Option<PeerStream> {
-    let common = &mesh.services.streams;
-    let (budget, windows) = (&common.budget, common.windows());
+pub(super) fn accept(mesh: &Arc<Mesh>, opening: &Opening) -> Option<PeerStream> {
+    let budget = mesh.services.streams.part(&opening.member);
+    let (open, windows) = (&opening.open, windows(&budget));
     let stream =
-        Stream::accept(&opening.open, ends(opening), &windows, budget, Instant::now()).ok();
+        Stream::accept(open, ends(opening), fresh(mesh), &windows, &budget, Instant::now()).ok();
     let started = stream.and_then(|s| start(mesh, info(mesh, opening), s, false).ok());
     match started {
         Some(handle) => PeerStream::new(handle),
@@ -107,6 +108,11 @@ fn accept(mesh: &Arc<Mesh>, opening: &Opening) -> Option<PeerStream> {
             None
         }
     }
+}
+
+/// For one answer to one open alone.
+fn fresh(mesh: &Mesh) -> Fresh {
+    Fresh(random(&*mesh.services.net))
 }
 
 fn ends(opening: &Opening) -> Ends {
@@ -137,7 +143,8 @@ fn info(mesh: &Mesh, opening: &Opening) -> StreamInfo {
 fn refuse(mesh: &Arc<Mesh>, opening: &Opening, code: u32, reason: &str) {
     let budget = &mesh.services.streams.budget;
     let ends = ends(opening);
-    let stream = Stream::refuse(&opening.open, ends, code, reason, budget, Instant::now());
+    let (open, fresh) = (&opening.open, fresh(mesh));
+    let stream = Stream::refuse(open, ends, fresh, code, reason, budget, Instant::now());
     let said = stream.ok().and_then(|s| start(mesh, info(mesh, opening), s, true).ok());
     tracing::debug!(
         target: "meshwire::events::stream::refused",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use meshwire_signaling::{MeshId, PublicKey, StreamId, UnixMillis};
@@ -56,6 +56,8 @@ pub struct StreamHandle {
     info: Arc<StreamInfo>,
     live: Live,
     path: watch::Receiver<Option<PathKind>>,
+    /// Why it was reset here, if it was.
+    closed: Arc<OnceLock<String>>,
 }
 
 impl fmt::Debug for StreamHandle {
@@ -71,7 +73,7 @@ impl StreamHandle {
         live: Live,
         path: watch::Receiver<Option<PathKind>>,
     ) -> Self {
-        Self { info, live, path }
+        Self { info, live, path, closed: Arc::default() }
     }
 
     /// Which stream it is, and with whom.
@@ -101,7 +103,14 @@ impl StreamHandle {
     /// Ends the stream in both directions, with a code of the application's own (256 or above) or one of
     /// [`meshwire_signaling::stream::code`], and at most 256 bytes of reason for the other side.
     pub fn reset(&self, code: u32, reason: &str) {
+        let _ = self.closed.set(reason.to_owned());
         self.live.reset(code, reason);
+    }
+
+    /// The reason that [`Self::reset`] was given first, for who has the stream here.
+    #[must_use]
+    pub fn closed(&self) -> Option<&str> {
+        self.closed.get().map(String::as_str)
     }
 
     /// What ended the stream early, if something did.

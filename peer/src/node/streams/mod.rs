@@ -16,6 +16,7 @@
 //! disk but the id of its open: a node that starts anew has no streams, and an open that is repeated changes nothing.
 
 mod accept;
+mod ask;
 mod handle;
 mod open;
 mod table;
@@ -28,6 +29,10 @@ pub use handle::{PeerStream, StreamHandle, StreamInfo, StreamStats};
 pub(crate) use table::Streams;
 pub(super) use tend::{close, keep, serve};
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use meshwire_signaling::PublicKey;
 use meshwire_signaling::stream::{MAX_NAME, MIN_WINDOW};
 use meshwire_transport::stream::{Budget, Windows};
 use tokio::sync::Notify;
@@ -40,8 +45,8 @@ use crate::api::ApiError;
 /// other sides counts.
 const BUDGET: u64 = 256 << 20;
 /// What of it streams that grow leave to new ones.
-const SPARE: u64 = 64 << 20;
-/// A new stream begins with this part of what is free, at most: a thousand may come at once.
+const SPARE: u64 = 128 << 20;
+/// A new stream begins with this part of what its member may still take, at most: a thousand may come at once.
 const SHARE: u64 = 1_024;
 /// How long an open waits for somebody who accepts it.
 const ACCEPT_WAIT: Duration = Duration::from_secs(5);
@@ -50,28 +55,37 @@ const ACCEPT_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Common {
     budget: Budget,
+    /// Each member's part of it, with those of its sessions, while it has something.
+    parts: Mutex<HashMap<PublicKey, Budget>>,
     /// An open waits; or who accepts is to look whether it still may.
     arrived: Notify,
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { budget: Budget::with_spare(BUDGET, SPARE), arrived: Notify::new() }
+        let budget = Budget::with_spare(BUDGET, SPARE);
+        Self { budget, parts: Mutex::default(), arrived: Notify::new() }
     }
 }
 
 impl Common {
-    /// What a new stream begins with.
-    fn windows(&self) -> Windows {
-        let free = self.budget.limit().saturating_sub(self.budget.used());
-        let usual = Windows::default();
-        Windows { initial: (free / SHARE).clamp(MIN_WINDOW, usual.initial), ..usual }
+    /// What streams with `member` may take: never all that there is.
+    fn part(&self, member: &PublicKey) -> Budget {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|key, part| key == member || part.used() > 0);
+        parts.entry(*member).or_insert_with(|| self.budget.part()).clone()
     }
 
     /// Lets all who accept look whether there is something, and whether they still may.
     pub(super) fn look(&self) {
         self.arrived.notify_waiters();
     }
+}
+
+/// What a new stream begins with that takes from `budget`.
+fn windows(budget: &Budget) -> Windows {
+    let usual = Windows::default();
+    Windows { initial: (budget.room() / SHARE).clamp(MIN_WINDOW, usual.initial), ..usual }
 }
 
 /// Refuses what no stream can be called.

@@ -12,10 +12,10 @@ use meshwire_transport::net::random;
 use meshwire_transport::stream::{Stream, StreamError};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use super::check_name;
 use super::handle::{PeerStream, StreamInfo};
 use super::table::Full;
 use super::tend::start;
+use super::{check_name, windows};
 use crate::api::{ApiError, ErrorKind, OpenStream};
 use crate::core::group;
 use crate::core::resolve::Candidate;
@@ -141,10 +141,10 @@ async fn prepare(
     let id = EnvelopeId::new(now, u128::from_be_bytes(random(net)));
     let header = Open::header(from, target_of(peer), id, now).map_err(|e| unfit(&e))?;
     let pair = author.pairs.pair(&peer.key).map_err(|e| unfit(&e))?;
-    let common = &mesh.services.streams;
-    let (budget, windows) = (&common.budget, common.windows());
+    let budget = mesh.services.streams.part(&peer.member);
+    let windows = windows(&budget);
     let secret = Secret::new(random(net));
-    let (stream, open) = Stream::open(secret, name, ends, &windows, budget, Instant::now())
+    let (stream, open) = Stream::open(secret, name, ends, &windows, &budget, Instant::now())
         .map_err(|e| {
             ApiError::new(ErrorKind::Busy, "stream_busy", format!("{e}: try again later"))
         })?;

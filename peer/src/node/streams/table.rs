@@ -23,8 +23,10 @@ pub(super) const MAX_PER_MEMBER: usize = 4_096;
 const MAX_WAITING: usize = 4_096;
 /// Of these, by one member and its sessions.
 const MAX_WAITING_PER_MEMBER: usize = 2_048;
-/// Refusals that are being said. An open beyond them is not answered.
+/// Refusals that are being said. One more ends the oldest of whoever has the most.
 const MAX_REFUSALS: usize = 1_024;
+/// Of these, to one member and its sessions. One more ends the oldest of them.
+const MAX_REFUSALS_PER_MEMBER: usize = MAX_REFUSALS / 4;
 
 /// What carries records on a peer's direct path.
 pub(super) type Way = Arc<dyn RecordCarrier>;
@@ -39,6 +41,8 @@ struct Entry {
     refusal: bool,
     /// Bytes written and received at the last look.
     seen: u64,
+    /// Whether it came before another.
+    order: u64,
 }
 
 /// Bytes that streams have moved, by the path in use, in and out.
@@ -57,6 +61,8 @@ struct State {
     ways: HashMap<PublicKey, watch::Sender<Option<Way>>>,
     gate: Gatekeeper,
     moved: Moved,
+    /// How many have been taken in.
+    order: u64,
     tasks: JoinSet<()>,
     closed: bool,
 }
@@ -121,26 +127,35 @@ impl Streams {
         if state.living.contains_key(&key) {
             return Err(Full::Known);
         }
-        let alike = || state.living.values().filter(|e| e.refusal == refusal);
-        let full = if refusal {
-            state.living.len() >= MAX_REFUSALS && alike().count() >= MAX_REFUSALS
-        } else {
+        let mut ended = None;
+        if refusal {
+            ended = state.refusal_to_end(&info.member);
+        } else if state.living.len() >= MAX_PER_MEMBER {
+            let living = || state.living.values().filter(|e| !e.refusal);
             let of = |e: &&Entry| e.handle.info().member == info.member;
-            state.living.len() >= MAX_PER_MEMBER
-                && (alike().count() >= MAX_STREAMS || alike().filter(of).count() >= MAX_PER_MEMBER)
-        };
-        if full {
-            return Err(Full::TooMany);
+            if living().count() >= MAX_STREAMS || living().filter(of).count() >= MAX_PER_MEMBER {
+                return Err(Full::TooMany);
+            }
         }
-        state.living.insert(key, Entry { handle, refusal, seen: 0 });
+        state.order += 1;
+        let order = state.order;
+        state.living.insert(key, Entry { handle, refusal, seen: 0, order });
+        let ended = ended.and_then(|key| state.living.remove(&key));
         drop(state);
+        if let Some(Entry { handle, .. }) = ended {
+            // It has been reset before: that is the end of it.
+            handle.live().hint_gone();
+        }
         self.some.notify_one();
         Ok(())
     }
 
+    /// Takes out a stream that is over.
     pub(super) fn remove(&self, key: &Key) {
         let mut state = self.lock();
-        if let Some(mut entry) = state.living.remove(key) {
+        // A refusal that made room has left before, and another stream may have its key.
+        let over = state.living.get(key).is_some_and(|e| e.handle.live().is_over());
+        if let Some(mut entry) = over.then(|| state.living.remove(key)).flatten() {
             entry.count(&mut state.moved);
         }
     }
@@ -256,6 +271,24 @@ impl Streams {
 }
 
 impl State {
+    /// The refusal that makes room for another one to `member`, if there are as many as may be.
+    fn refusal_to_end(&self, member: &PublicKey) -> Option<Key> {
+        if self.living.len() < MAX_REFUSALS_PER_MEMBER {
+            return None;
+        }
+        let mut counts: HashMap<PublicKey, usize> = HashMap::new();
+        let refusals = || self.living.iter().filter(|(_, e)| e.refusal);
+        for (_, entry) in refusals() {
+            *counts.entry(entry.handle.info().member).or_default() += 1;
+        }
+        let own = counts.get(member).is_some_and(|n| *n >= MAX_REFUSALS_PER_MEMBER);
+        let most = || counts.iter().max_by_key(|(_, n)| **n).map(|(member, _)| *member);
+        let all = counts.values().sum::<usize>() >= MAX_REFUSALS;
+        let whose = if own { Some(*member) } else { most().filter(|_| all) }?;
+        let of = refusals().filter(|(_, e)| e.handle.info().member == whose);
+        of.min_by_key(|(_, e)| e.order).map(|(key, _)| *key)
+    }
+
     /// Counts what was moved since the last time; with whom.
     fn count(&mut self) -> HashSet<PublicKey> {
         let mut members = HashSet::new();

@@ -35,8 +35,9 @@ pub(super) fn start(
     let (key, own, peer, member) = ((info.id, info.opened), info.own, info.peer, info.member);
     let handle = StreamHandle::new(Arc::new(info), live.clone(), path);
     if let Err(full) = mesh.streams.insert(handle.clone(), refusal) {
-        // Nobody hears it: it ends the timer.
+        // It has no link, so nobody hears it: it is over at once, and keeps nothing.
         live.reset(code::NONE, "");
+        live.hint_gone();
         return Err(full);
     }
     // In place before anybody can answer.
@@ -146,7 +147,8 @@ pub(in crate::node) async fn keep(mesh: Arc<Mesh>) {
 pub(in crate::node) async fn close(mesh: &Mesh) {
     let (lives, mut tasks) = mesh.streams.shut();
     mesh.services.streams.look();
-    for live in &lives {
+    // One that is done here waits for the other side's word alone: both have everything.
+    for live in lives.iter().filter(|live| !live.is_done()) {
         live.reset(code::NONE, "the node has closed");
     }
     let _ = timeout(FAREWELL, join_all(lives.iter().map(Live::over))).await;

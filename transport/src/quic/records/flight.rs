@@ -113,9 +113,9 @@ impl Room {
         self.flight.back(more);
     }
 
-    /// `length` as bytes that hold the room for as long as they are somewhere.
-    pub(super) fn mark(self, length: [u8; 2]) -> Bytes {
-        Bytes::from_owner(Mark { length, _room: self })
+    /// `record` as bytes that hold the room for as long as they are somewhere.
+    pub(super) fn mark(self, record: Bytes) -> Bytes {
+        Bytes::from_owner(Mark { record, _room: self })
     }
 }
 
@@ -126,13 +126,13 @@ impl Drop for Room {
 }
 
 struct Mark {
-    length: [u8; 2],
+    record: Bytes,
     _room: Room,
 }
 
 impl AsRef<[u8]> for Mark {
     fn as_ref(&self) -> &[u8] {
-        &self.length
+        &self.record
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
         first.keep((512 << 10) - 1);
         assert!(flight.room(256 << 10).now_or_never().is_some());
         assert!(flight.room((256 << 10) + 1).now_or_never().is_none());
-        let mark = first.mark([1, 2]);
+        let mark = first.mark(Bytes::from_static(&[1, 2]));
         assert_eq!(mark[..], [1, 2]);
         assert!(flight.room(768 << 10).now_or_never().is_none());
         drop(mark);

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use meshwire_signaling::stream::{MAX_RECORD, OVERHEAD};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::io::AsyncReadExt as _;
@@ -22,8 +22,6 @@ const BATCH: usize = 64 << 10;
 const SMALL: usize = 512;
 /// How often the stream is told of the round trip.
 const RTT: Duration = Duration::from_millis(100);
-/// The length of most records.
-const FULL: &[u8; 2] = &[0x80, 0];
 
 /// A stream on a connection.
 #[derive(Clone)]
@@ -34,16 +32,9 @@ pub(super) struct Ride {
     pub(super) woken: Arc<Notify>,
 }
 
-/// The length in front of a record.
-fn length(record: &Bytes) -> [u8; 2] {
-    // Records have at most 32,768 bytes.
-    u16::try_from(record.len()).unwrap_or(u16::MAX).to_be_bytes()
-}
-
 impl Ride {
     /// Writes until the stream is over; or nobody takes it any more.
     pub(super) async fn write(&self, send: &mut SendStream) -> Result<(), WriteError> {
-        let mut records = Vec::new();
         let mut out = Vec::new();
         let mut told_at: Option<Instant> = None;
         loop {
@@ -66,19 +57,10 @@ impl Ride {
                 room = Some(flight.room(BATCH).await);
             }
             let most = if room.is_some() { BATCH - MAX_RECORD + 1 } else { 1 };
-            let bytes = self.live.poll_transmit_many(self.link, most, &mut records);
-            let last = records.len().saturating_sub(1);
-            for (n, record) in records.drain(..).enumerate() {
-                let length = length(&record);
-                out.push(match room.take_if(|_| n == last) {
-                    Some(mut room) => {
-                        room.keep(bytes);
-                        room.mark(length)
-                    }
-                    None if length == *FULL => Bytes::from_static(FULL),
-                    None => Bytes::copy_from_slice(&length),
-                });
-                out.push(record);
+            let bytes = self.live.poll_framed_many(self.link, most, &mut out);
+            if let (Some(mut room), Some(last)) = (room, out.last_mut()) {
+                room.keep(bytes);
+                *last = room.mark(std::mem::take(last));
             }
             self.conn.stir().stir();
             send.write_all_chunks(&mut out).await?;

@@ -3,7 +3,7 @@
 use meshwire_signaling::StreamId;
 use meshwire_signaling::frame::feature;
 use meshwire_signaling::stream::carry::{Carry, FRONT, Gone, STREAM_WINDOW, Way, front};
-use meshwire_signaling::stream::{Ends, Header, Kind, Secret, Suite};
+use meshwire_signaling::stream::{Ends, Fresh, Header, Kind, Secret, Suite};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
@@ -43,7 +43,7 @@ fn acceptor(limit: u64) -> Live {
     let secret = Secret::new([6; 32]);
     let (_, mut open) = Stream::open(secret, "test", ends, &windows, &budget, now).unwrap();
     open.limit = limit;
-    Live::start(Stream::accept(&open, ends, &windows, &budget, now).unwrap())
+    Live::start(Stream::accept(&open, ends, Fresh([8; 32]), &windows, &budget, now).unwrap())
 }
 
 fn carry(bench: &Bench, live: &Live) -> Carried {
@@ -56,10 +56,10 @@ async fn write_all(mut write: WriteHalf, bytes: usize) {
 }
 
 impl Broker {
-    /// The binary messages that come until nothing but pings does for five seconds.
+    /// The binary messages that come until nothing but pings does for so long that only probes are apart as far.
     async fn binaries(&mut self) -> Vec<Bytes> {
         let mut got = Vec::new();
-        let wait = Duration::from_secs(5);
+        let wait = Duration::from_millis(1_500);
         while let Ok(Some(Ok(message))) = timeout(wait, self.ws.next()).await {
             if let Message::Binary(bytes) = message {
                 got.push(bytes);
@@ -147,6 +147,25 @@ async fn a_node_keeps_to_its_window_and_frames_pass_it() {
     writing.abort();
 }
 
+/// Its connection is dead, and no packet says so: streams must not wait for 75 s.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_silent_about_records_is_pinged_soon_and_given_up() {
+    let (mut bench, mut broker) = up(&[feature::STREAMS]).await;
+    let live = acceptor(u64::MAX);
+    let _carried = carry(&bench, &live);
+    let start = Instant::now();
+    // What answers the ping is enough, though nothing answers the record.
+    while !matches!(broker.ws.next().await, Some(Ok(Message::Ping(_)))) {}
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    broker.ws.flush().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(bench.link.is_up());
+    // From here on nothing is read, so that nothing is answered.
+    let (reason, ..) = bench.down().await;
+    assert!(reason.contains("records"), "{reason}");
+    assert!(start.elapsed() <= Duration::from_secs(45), "{:?}", start.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_of_an_unknown_stream_is_answered_now_and_then() {
     let (bench, mut broker) = up(&[feature::STREAMS]).await;
@@ -171,10 +190,16 @@ async fn a_record_of_an_unknown_stream_is_answered_now_and_then() {
     let live = acceptor(0);
     let _carried = carry(&bench, &live);
     broker.binaries().await;
+    let answers = async |broker: &mut Broker| {
+        let mut got = broker.binaries().await;
+        // The stream that was accepted goes on saying so.
+        got.retain(|m| matches!(Carry::parse(m), Ok(Carry::Unknown { .. })));
+        got.len()
+    };
     broker.say(record(5, PublicKey([8; 32]), own)).await;
-    assert_eq!(broker.binaries().await.len(), 1);
+    assert_eq!(answers(&mut broker).await, 1);
     broker.say(record(5, PEER, own)).await;
-    assert_eq!(broker.binaries().await.len(), 0);
+    assert_eq!(answers(&mut broker).await, 0);
     assert_eq!(live.counters().forged, 1);
     assert!(bench.link.is_up());
 }

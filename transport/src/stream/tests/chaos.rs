@@ -2,14 +2,22 @@
 
 use std::time::Duration;
 
+use meshwire_signaling::stream::Fresh;
+
 use super::super::Windows;
+use super::FRESH;
 use super::sim::{Hostile, Sim, data};
 use crate::link::PathKind;
 
 /// Path events at random over some 40 s, with both sides' views of a link apart by up to a second.
 fn play(seed: u64, hostile: Hostile) -> Sim {
+    play_accepting(seed, hostile, FRESH)
+}
+
+/// As [`play`], with what the acceptors add to the keys.
+pub(super) fn play_accepting(seed: u64, hostile: Hostile, fresh: Fresh) -> Sim {
     let small = Windows { initial: 64 << 10, max: 1 << 20, send: 1 << 20 };
-    let mut sim = Sim::new(seed, &[small, Windows::default()]);
+    let mut sim = Sim::accepting(seed, &[small, Windows::default()], fresh);
     sim.hostile = hostile;
     for side in 0..2 {
         for n in 0..2 {

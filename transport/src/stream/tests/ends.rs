@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::{Budget, LinkId, Read, Stream, StreamError, Windows};
 use super::sim::{Hostile, Sim, data};
-use super::{ends, secret};
+use super::{FRESH, ends, secret};
 use crate::link::PathKind;
 
 const S: Duration = Duration::from_secs(1);
@@ -161,13 +161,76 @@ fn an_idle_stream_lives_and_says_little() {
     assert!((40..=200).contains(&said), "{said} records in ten minutes");
 }
 
+/// A direct path that nothing is said over rests; the broker's connection never does.
+#[test]
+fn an_idle_stream_lets_its_direct_path_rest() {
+    let mut sim = Sim::new(1, &[Windows::default()]);
+    for side in 0..2 {
+        sim.apps[side][0].finish = false;
+        sim.apps[side][0].send = data(1, 100_000);
+    }
+    let (direct, relay) = (0, 1);
+    sim.up(PathKind::Quic, 10, 1_000_000);
+    let broker = sim.up(PathKind::Relay, 30, 1_000_000);
+    sim.run(10 * S);
+    let before = [direct, relay].map(|n| sim.links[n].carried);
+    assert!(before[direct] > 5);
+    sim.run(600 * S);
+    let said = [direct, relay].map(|n| sim.links[n].carried - before[n]);
+    assert_eq!(said[direct], 0);
+    assert!((40..=200).contains(&said[relay]), "{said:?}");
+    // Without the broker it says that it is there over what it has; and so if that swallows all.
+    sim.blacken(broker);
+    sim.run(100 * S);
+    sim.down(broker);
+    sim.run(200 * S);
+    assert_eq!((sim.streams[0][0].error(), sim.streams[1][0].error()), (None, None));
+    assert!(sim.links[direct].carried > before[direct] + 10);
+    for side in 0..2 {
+        sim.apps[side][0].finish = true;
+    }
+    sim.run_until_over(20 * S);
+    sim.check_whole();
+}
+
+/// Who keeps a stream that is over, to see what it did or to read the rest, keeps no memory but that rest.
+#[test]
+fn what_is_over_takes_nothing_from_the_budget() {
+    let mut sim = Sim::new(1, &[Windows::default()]);
+    sim.apps[0][0].send = data(1, 3_000_000);
+    sim.up(PathKind::Relay, 20, 10_000_000);
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+    assert_eq!(sim.budgets.each_ref().map(Budget::used), [0, 0]);
+
+    let mut sim = Sim::new(2, &[Windows::default()]);
+    sim.apps[0][0].send = data(1, 100_000);
+    sim.apps[1][0].read_rate = Some(0);
+    sim.up(PathKind::Relay, 20, 1_000_000);
+    sim.run_until_over(20 * S);
+    let left = sim.budgets.each_ref().map(Budget::used);
+    assert!(left[0] == 0 && (100_000..110_000).contains(&left[1]), "{left:?}");
+    while let Ok(Read::Data(bytes)) = sim.streams[1][0].read(7_000, sim.now) {
+        sim.apps[1][0].got.extend_from_slice(&bytes);
+    }
+    assert!(sim.apps[1][0].got == sim.apps[0][0].send);
+    assert_eq!(sim.budgets.each_ref().map(Budget::used), [0, 0]);
+
+    // One that failed, too.
+    let mut sim = busy(8);
+    let now = sim.now;
+    sim.streams[0][0].reset(300, "", now);
+    sim.run_until_over(20 * S);
+    assert_eq!(sim.budgets.each_ref().map(Budget::used), [0, 0]);
+}
+
 #[test]
 fn a_refusal_says_why() {
     let mut sim = Sim::new(1, &[]);
     let [here, there] = &sim.budgets;
     let windows = Windows::default();
     let (opener, open) = Stream::open(secret(0), "x", ends(0), &windows, here, sim.now).unwrap();
-    let acceptor = Stream::refuse(&open, ends(0), 2, "not today", there, sim.now).unwrap();
+    let acceptor = Stream::refuse(&open, ends(0), FRESH, 2, "not today", there, sim.now).unwrap();
     assert!(!opener.is_accepted());
     sim.push(opener, acceptor);
     sim.apps[0][0].send = data(1, 100_000);
@@ -217,7 +280,7 @@ fn a_stream_cut_anywhere_is_no_whole() {
     let budget = Budget::new(1 << 30);
     let windows = Windows::default();
     let (mut a, open) = Stream::open(secret(0), "x", ends(0), &windows, &budget, now).unwrap();
-    let mut b = Stream::accept(&open, ends(0), &windows, &budget, now).unwrap();
+    let mut b = Stream::accept(&open, ends(0), FRESH, &windows, &budget, now).unwrap();
     let link = LinkId(0);
     for stream in [&mut a, &mut b] {
         stream.link_up(link, PathKind::Memory, None, now);
@@ -228,7 +291,7 @@ fn a_stream_cut_anywhere_is_no_whole() {
     a.finish(now);
     let records: Vec<_> = std::iter::from_fn(|| a.poll_transmit(link, now)).collect();
     for cut in 0..records.len() {
-        let mut b = Stream::accept(&open, ends(0), &windows, &budget, now).unwrap();
+        let mut b = Stream::accept(&open, ends(0), FRESH, &windows, &budget, now).unwrap();
         b.link_up(link, PathKind::Memory, None, now);
         b.poll_transmit(link, now).unwrap();
         for record in &records[..cut] {

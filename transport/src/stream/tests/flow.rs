@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::super::{Budget, LinkId, Rejected, Stream, StreamError, Windows};
 use super::sim::{Sim, data};
-use super::{ends, secret};
+use super::{FRESH, ends, secret};
 use crate::link::PathKind;
 
 const S: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ fn many_streams_share_a_link_and_the_budget_fairly() {
         let windows = Windows::default();
         let (opener, open) =
             Stream::open(secret(n), "many", ends(n), &windows, here, sim.now).unwrap();
-        let acceptor = Stream::accept(&open, ends(n), &windows, there, sim.now).unwrap();
+        let acceptor = Stream::accept(&open, ends(n), FRESH, &windows, there, sim.now).unwrap();
         sim.push(opener, acceptor);
         sim.apps[0][usize::from(n)].send = data(u64::from(n), 1 << 20);
     }
@@ -91,10 +91,10 @@ fn without_memory_there_is_no_stream() {
     let first = open(0).map_err(|e| e.to_string());
     let (_kept, open_) = first.expect("it fits");
     assert_eq!(open(1).err(), Some(StreamError::Busy { limit: 2 * MIN_WINDOW }));
-    let accepted = Stream::accept(&open_, ends(0), &Windows::default(), &budget, now);
+    let accepted = Stream::accept(&open_, ends(0), FRESH, &Windows::default(), &budget, now);
     assert!(accepted.is_err());
     // Saying no needs none.
-    let refused = Stream::refuse(&open_, ends(0), 3, "busy", &budget, now);
+    let refused = Stream::refuse(&open_, ends(0), FRESH, 3, "busy", &budget, now);
     assert!(refused.is_ok());
 }
 
@@ -102,10 +102,10 @@ fn without_memory_there_is_no_stream() {
 fn against(windows: &Windows) -> (Stream, Keys, Instant) {
     let (now, budget) = (Instant::now(), Budget::new(1 << 30));
     let (_, open) = Stream::open(secret(0), "x", ends(0), windows, &budget, now).unwrap();
-    let mut stream = Stream::accept(&open, ends(0), windows, &budget, now).unwrap();
+    let mut stream = Stream::accept(&open, ends(0), FRESH, windows, &budget, now).unwrap();
     stream.link_up(LinkId(0), PathKind::Memory, None, now);
     stream.poll_transmit(LinkId(0), now).unwrap();
-    (stream, Keys::derive(secret(0), Suite::preferred()[0], ends(0), Role::Opener), now)
+    (stream, Keys::derive(secret(0), Suite::preferred()[0], ends(0), FRESH, Role::Opener), now)
 }
 
 fn chunk(keys: &mut Keys, last: bool, len: usize) -> BytesMut {

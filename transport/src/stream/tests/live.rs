@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::{Budget, LinkId, Live, ReadHalf, Stream, StreamError, Windows, WriteHalf};
 use super::super::{Rejected, buffer};
-use super::{ends, secret};
+use super::{FRESH, ends, secret};
 use crate::link::PathKind;
 
 const ONE_WAY: Duration = Duration::from_millis(10);
@@ -20,7 +20,7 @@ const ONE_WAY: Duration = Duration::from_millis(10);
 fn pair() -> (Live, Live) {
     let (windows, budget, now) = (Windows::default(), Budget::new(64 << 20), Instant::now());
     let (a, open) = Stream::open(secret(1), "test", ends(1), &windows, &budget, now).unwrap();
-    let b = Stream::accept(&open, ends(1), &windows, &budget, now).unwrap();
+    let b = Stream::accept(&open, ends(1), FRESH, &windows, &budget, now).unwrap();
     (Live::start(a), Live::start(b))
 }
 

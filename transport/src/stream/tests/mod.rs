@@ -1,3 +1,4 @@
+mod again;
 mod chaos;
 mod ends;
 mod flow;
@@ -5,7 +6,7 @@ mod live;
 mod paths;
 mod sim;
 
-use meshwire_signaling::stream::{Ends, Secret};
+use meshwire_signaling::stream::{Ends, Fresh, Secret};
 use meshwire_signaling::{MeshId, PublicKey, StreamId};
 
 /// The names of stream `n` in every test.
@@ -17,6 +18,8 @@ fn ends(n: u8) -> Ends {
         acceptor: PublicKey([3; 32]),
     }
 }
+
+const FRESH: Fresh = Fresh([9; 32]);
 
 fn secret(n: u8) -> Secret {
     Secret::new([n; 32])

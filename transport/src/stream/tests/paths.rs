@@ -79,6 +79,24 @@ fn a_path_that_dies_unseen_is_left_behind() {
     sim.check_whole();
 }
 
+/// The carrier takes seconds to see it, and nobody says which link is to be preferred.
+#[test]
+fn a_path_that_answers_nothing_is_left_while_another_does() {
+    let mut sim = direct(40_000_000);
+    sim.up(PathKind::Relay, 30, 5_000_000);
+    sim.run(S);
+    let direct = sim.links[0].id;
+    sim.blacken(direct);
+    let before = got(&sim);
+    sim.run(Duration::from_millis(1_500));
+    assert!(got(&sim) > before + 1_000_000, "{}", sim.describe());
+    let healed = sim.up(PathKind::Quic, 10, 10_000_000);
+    sim.run(S);
+    assert_eq!(sim.streams[0][0].best_link(), Some(healed), "{}", sim.describe());
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+}
+
 /// As when the other side's connection to the broker is lost: ours lives, and what the broker held is gone.
 #[test]
 fn what_a_living_link_loses_is_noticed_and_sent_again() {

@@ -4,13 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use meshwire_signaling::stream::Header;
+use meshwire_signaling::stream::{Fresh, Header, RecordError};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tokio::time::Instant;
 
 use super::super::{Budget, Class, LinkId, Read, Rejected, Scheduler, Stream, Windows};
-use super::{ends, secret};
+use super::{FRESH, ends, secret};
 use crate::link::PathKind;
 
 /// How far ahead of now a link's sender may fill it: a socket's buffer.
@@ -41,6 +41,8 @@ pub(super) struct Link {
     pub(super) up: [bool; 2],
     /// It swallows everything, and nobody knows.
     pub(super) black: bool,
+    /// Records that were sent over it.
+    pub(super) carried: u64,
 }
 
 /// What one side's application does with one stream.
@@ -69,7 +71,7 @@ pub(super) struct Sim {
     pub(super) hostile: Hostile,
     memory: VecDeque<Bytes>,
     /// Every number of every key with its record.
-    nonces: HashMap<(usize, [u8; 28]), Bytes>,
+    pub(super) nonces: HashMap<(usize, [u8; 28]), Bytes>,
     numbers: HashMap<(usize, u8, u8, u64), [u8; 28]>,
     pub(super) budgets: [Budget; 2],
     pub(super) rejected: u64,
@@ -84,6 +86,11 @@ pub(super) fn data(seed: u64, len: usize) -> Vec<u8> {
 
 impl Sim {
     pub(super) fn new(seed: u64, windows: &[Windows]) -> Self {
+        Self::accepting(seed, windows, FRESH)
+    }
+
+    /// As [`Self::new`], with what the acceptors add to the keys.
+    pub(super) fn accepting(seed: u64, windows: &[Windows], fresh: Fresh) -> Self {
         let now = Instant::now();
         let budgets = [Budget::new(1 << 30), Budget::new(1 << 30)];
         let mut sim = Self {
@@ -103,16 +110,16 @@ impl Sim {
             carried: 0,
         };
         for (n, windows) in windows.iter().enumerate() {
-            sim.add(u8::try_from(n).unwrap(), windows);
+            sim.add(u8::try_from(n).unwrap(), windows, fresh);
         }
         sim
     }
 
-    fn add(&mut self, n: u8, windows: &Windows) {
+    fn add(&mut self, n: u8, windows: &Windows, fresh: Fresh) {
         let [here, there] = &self.budgets;
         let (opener, open) =
             Stream::open(secret(n), "test", ends(n), windows, here, self.now).unwrap();
-        let acceptor = Stream::accept(&open, ends(n), windows, there, self.now).unwrap();
+        let acceptor = Stream::accept(&open, ends(n), fresh, windows, there, self.now).unwrap();
         self.push(opener, acceptor);
     }
 
@@ -155,6 +162,7 @@ impl Sim {
             free_at: [self.now; 2],
             up: [false; 2],
             black: false,
+            carried: 0,
         });
         id
     }
@@ -313,6 +321,7 @@ impl Sim {
 
     fn carry(&mut self, at: usize, side: usize, record: Bytes) {
         self.carried += 1;
+        self.links[at].carried += 1;
         if self.memory.len() == MEMORY {
             self.memory.pop_front();
         }
@@ -379,7 +388,7 @@ impl Sim {
                     let n = record.get(4).map_or(0, |n| usize::from(*n));
                     let Some(stream) = self.streams[there].get_mut(n) else { continue };
                     match stream.receive(link.id, BytesMut::from(&record[..]), self.now) {
-                        Ok(()) => {}
+                        Ok(()) | Err(Rejected::Record(RecordError::Early)) => {}
                         Err(Rejected::BeyondLimit) => panic!("a chunk beyond what was granted"),
                         Err(_) => self.rejected += 1,
                     }
