@@ -13,6 +13,8 @@
 //! | `netcheck` | answers of STUN servers to `netcheck`'s questions |
 //! | `port_mapper` | PCP and NAT-PMP answers of a router |
 //! | `upnp` | its UPnP answers |
+//! | `stream_wire` | opens, records and controls of streams, and what carries them through a broker |
+//! | `streams` | two ends of a stream with a meddler on their links |
 //!
 //! A target panics where something does not hold: it panics itself, a bound of its state is passed, or
 //! what was read is not written as it was. Most take their input apart into steps, so that cut, joined
@@ -31,6 +33,7 @@ mod targets {
     pub(crate) mod netcheck;
     pub(crate) mod offers;
     pub(crate) mod port_mapper;
+    pub(crate) mod streams;
     pub(crate) mod stun;
 }
 
@@ -65,6 +68,8 @@ pub const TARGETS: &[Target] = &[
     },
     Target { name: "netcheck", run: targets::netcheck::run, mutants: 3_000 },
     Target { name: "port_mapper", run: targets::port_mapper::run, mutants: 20_000 },
+    Target { name: "stream_wire", run: targets::streams::wire, mutants: 50_000 },
+    Target { name: "streams", run: targets::streams::machine, mutants: 2_000 },
     Target { name: "upnp", run: meshwire_transport::quic::portmap::fuzz::upnp, mutants: 20_000 },
 ];
 
@@ -126,6 +131,8 @@ mod tests {
         assert!(targets::port_mapper::reach(&input("port_mapper", "pmp")) >= 2);
         let found = targets::netcheck::reach(&input("netcheck", "open"));
         assert!(found.mapped.is_some() && found.two_addresses, "{found:?}");
+        let came = targets::streams::play(&input("streams", "both-ways-and-a-lost-link"));
+        assert!(came.read > 100_000 && came.ended == 2, "{came:?}");
         let whole = meshwire_turn::fuzz::run(&input("turn_server", "whole"));
         assert!(whole.relayed && whole.channels == 1, "{whole:?}");
         let full = meshwire_turn::fuzz::run(&input("turn_server", "three-clients"));

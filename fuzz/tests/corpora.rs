@@ -343,11 +343,81 @@ fn routers(corpora: &mut Corpora) {
     }
 }
 
+fn stream_wire(corpora: &mut Corpora) {
+    for list in ["opens", "opens_refused", "records", "states", "resets"] {
+        // Half of them: the rest differ in values alone.
+        for (n, case) in cases("streams.json", list).iter().enumerate().step_by(2) {
+            let bytes = unhex(case.get("bytes").unwrap_or(&case["record"]));
+            if bytes.len() <= 2_048 {
+                corpora.insert(("stream_wire", format!("{list}-{n:02}")), bytes);
+            }
+        }
+    }
+    let record = unhex(&cases("streams.json", "records")[0]["record"]);
+    let way = [[2; 32], [3; 32]].concat();
+    let (stream, to) = ([4; 16], [3; 32]);
+    let carried = [
+        ("carried", [&[1], &way[..], &record].concat()),
+        ("credit", [&[2], &stream[..], &to, &70_000_u64.to_be_bytes()].concat()),
+        ("gone", [&[3], &stream[..], &to, &[1]].concat()),
+        ("unknown", [&[4], &way[..], &stream].concat()),
+    ];
+    for (name, bytes) in carried {
+        corpora.insert(("stream_wire", name.into()), bytes);
+    }
+}
+
+/// Steps as `streams` reads them; an odd second number is the acceptor's side, its rest which link.
+fn streams(corpora: &mut Corpora) {
+    const UP: Step<'_> = (0, 0, &[]);
+    const DIRECT: Step<'_> = (0, 2, &[]);
+    let on = |n: u8| (4, n, &[63][..]);
+    let write = |side: u8| (2, side, &[0xff, 0xff][..]);
+    let read = |side: u8| (10, side, &[0xff, 0xff][..]);
+    let later = (11, 0, &[50, 0][..]);
+    let round = [on(0), on(1), write(0), write(1), on(0), on(1), read(0), read(1), later];
+    let other = [on(2), on(3), write(0), write(1), on(2), on(3), read(0), read(1), later];
+    let ends = [(3, 0, &[][..]), (3, 1, &[])];
+    let plain = [&[UP][..], &round, &round, &round, &ends].concat();
+    corpora.insert(("streams", "both-ways".into()), steps(&plain));
+    let lost =
+        [&[UP, DIRECT][..], &other, &other, &[(1, 2, &[][..])], &round, &round, &ends].concat();
+    corpora.insert(("streams", "both-ways-and-a-lost-link".into()), steps(&lost));
+    let swallowed =
+        [&[UP][..], &round, &[(7, 0, &[][..]), (7, 1, &[])], &round, &[later; 12], &round].concat();
+    corpora.insert(("streams", "what-a-living-link-loses".into()), steps(&swallowed));
+    let meddled = [
+        &[UP][..],
+        &round,
+        &[write(0), (4, 1, &[0][..]), (8, 0, &[0]), (9, 0, &[3, 1, 0]), (9, 0, &[200, 255, 3])],
+        &round,
+        &[(15, 0, &[1, 2, 3][..]), (12, 0, &[]), (13, 0, &[])],
+        &round,
+    ]
+    .concat();
+    corpora.insert(("streams", "meddled-with".into()), steps(&meddled));
+    let reset = [&[UP][..], &round, &[(14, 0, &[255, 9][..])], &round].concat();
+    corpora.insert(("streams", "reset".into()), steps(&reset));
+    let stop = [&[UP][..], &round, &[(15, 1, &[255, 9][..])], &round].concat();
+    corpora.insert(("streams", "stopped".into()), steps(&stop));
+    let silent = [&[UP][..], &round, &[(11, 0, &[250, 8][..])], &round].concat();
+    corpora.insert(("streams", "silence".into()), steps(&silent));
+}
+
 #[test]
 fn corpora_are_what_is_made_here() {
     let mut corpora = Corpora::new();
-    for make in [stun_and_demux, turn_server, frames, offers_and_candidates, ice, netcheck, routers]
-    {
+    for make in [
+        stun_and_demux,
+        turn_server,
+        frames,
+        offers_and_candidates,
+        ice,
+        netcheck,
+        routers,
+        stream_wire,
+        streams,
+    ] {
         make(&mut corpora);
     }
     let write = std::env::var_os("MESHWIRE_WRITE_CORPORA").is_some_and(|v| v == "1");

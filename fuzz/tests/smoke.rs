@@ -75,4 +75,5 @@ macro_rules! smoke {
 
 smoke! {
     demux stun turn_server frames offers candidates ice link_frames netcheck port_mapper upnp
+    stream_wire streams
 }
