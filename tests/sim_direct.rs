@@ -8,9 +8,13 @@
 
 #[path = "sim_direct/broker.rs"]
 mod broker;
+#[path = "sim_direct/bulk.rs"]
+mod bulk;
 #[path = "sim_direct/losses.rs"]
 mod losses;
 #[path = "sim_direct/moves.rs"]
 mod moves;
+#[path = "sim_direct/streams.rs"]
+mod streams;
 #[path = "sim_direct/town.rs"]
 mod town;

@@ -20,6 +20,7 @@ use meshwire_transport::quic::interfaces::FixedInterfaces;
 use meshwire_transport::quic::{Config, QuicAdapter, QuicNode};
 use meshwire_transport::stream::{ReadHalf, StreamError, WriteHalf};
 use proto::{Cutter, World, stop, up, within};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use valve::Valve;
 
@@ -226,6 +227,74 @@ async fn while_it_moves(
     end.send_replace(true);
     let all = within("the rest", async { tokio::join!(pouring, reading) }).await;
     assert_eq!(all.0.unwrap(), all.1.unwrap());
+}
+
+/// A gibibyte as it is read, and what it was.
+async fn gibibyte(ann: &Node, bob: &Node, story: impl AsyncFnOnce(&StreamHandle, &StreamHandle)) {
+    let (a, b) = pair(ann, bob, "a gibibyte").await;
+    let (at_a, at_b) = (a.handle(), b.handle());
+    let ((_back, mut to_bob), (mut from_ann, mut back)) = (a.split(), b.split());
+    back.finish();
+    let writing = tokio::spawn(async move {
+        let (mut piece, mut hash) = (bytes(3, 256 << 10), Sha256::new());
+        for n in 0..(1 << 30) / piece.len() {
+            // No piece is like another.
+            piece[..8].copy_from_slice(&n.to_be_bytes());
+            hash.update(&piece);
+            to_bob.write_all(&piece).await.unwrap();
+        }
+        to_bob.shutdown().await.unwrap();
+        to_bob.finished().await.unwrap();
+        hash.finalize()
+    });
+    let reading = tokio::spawn(async move {
+        let (mut some, mut hash, mut len) = (vec![0; 256 << 10], Sha256::new(), 0);
+        loop {
+            match from_ann.read(&mut some).await.unwrap() {
+                0 => return (hash.finalize(), len),
+                n => {
+                    hash.update(&some[..n]);
+                    len += n;
+                }
+            }
+        }
+    });
+    is(&at_a, Some(PathKind::Quic)).await;
+    story(&at_a, &at_b).await;
+    let (sent, came) = tokio::join!(writing, reading);
+    assert_eq!((sent.unwrap(), 1 << 30), came.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gibibyte_outlives_each_of_its_paths() {
+    let world = World::start().await;
+    let valve = Valve::default();
+    let to_ann = Cutter::start(world.broker.addr()).await;
+    let (ann, bob) = direct_pair(&world, &to_ann.base, Arc::new(valve.clone())).await;
+    gibibyte(&ann, &bob, async |a, b| {
+        moves(b, 128 * MIB).await;
+        valve.close(true);
+        is(a, Some(PathKind::Relay)).await;
+        moves(b, 128 * MIB).await;
+        valve.close(false);
+        is(a, Some(PathKind::Quic)).await;
+        moves(b, 128 * MIB).await;
+        to_ann.cut(true);
+        moves(b, 64 * MIB).await;
+        // Neither path, for twenty seconds.
+        valve.close(true);
+        to_ann.cut(false);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let stuck = b.stats().received;
+        to_ann.cut(true);
+        moves(b, 64 * MIB).await;
+        valve.close(false);
+        is(a, Some(PathKind::Quic)).await;
+        assert!(stuck < 1 << 30, "it was over before");
+    })
+    .await;
+    stop(ann).await;
+    stop(bob).await;
 }
 
 /// Waits until bob has this many bytes more than now.

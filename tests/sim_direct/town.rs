@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use meshwire::sim::virtual_world::{BrokerSite, VirtualNode, VirtualWorld};
 use meshwire_netsim::firewall::{Action, FirewallConfig, Rule};
+use meshwire_netsim::nat::NatConfig;
 use meshwire_netsim::packet::Protocol;
 use meshwire_netsim::simnet::{Home, Internet, Stage, run};
 use meshwire_netsim::{Change, Direction, IfaceId, LinkConfig, LinkState, Preset, Wire};
@@ -75,7 +76,9 @@ impl Town {
             // With IPv6 no NAT would be in the way.
             let mut addresses = sim.host(home.host).addresses();
             addresses.retain(IpAddr::is_ipv4);
-            sim.control(Change::Address { iface: home.iface, addresses }).unwrap();
+            if !addresses.is_empty() {
+                sim.control(Change::Address { iface: home.iface, addresses }).unwrap();
+            }
         }
         let site = BrokerSite { turn: true, ..BrokerSite::on(broker, "broker") };
         let mut world = VirtualWorld::start(sim, site).await.unwrap();
@@ -88,6 +91,11 @@ impl Town {
             within("a roster", town.node(name).knows(other)).await.unwrap();
         }
         town
+    }
+
+    /// Whether ana's router translates whatever address her machine has.
+    pub(crate) fn may_move(&self) -> bool {
+        matches!(self.presets[0].router().nat, Some(NatConfig::Ports(_)))
     }
 
     pub(crate) fn node(&self, name: &str) -> &VirtualNode {
@@ -178,7 +186,8 @@ impl Town {
         let homes = [(self.ana, self.presets[0], self.bob), (self.bob, self.presets[1], self.ana)];
         for (home, preset, other) in homes {
             let usual = preset.router().firewall;
-            let outside = format!("{}/32", other.outside).parse().unwrap();
+            let length = if other.outside.is_ipv4() { 32 } else { 128 };
+            let outside = format!("{}/{length}", other.outside).parse().unwrap();
             let rule = Rule { outside: Some(outside), ..Rule::all(Action::Drop) };
             let config = match apart {
                 false => usual,
