@@ -77,6 +77,8 @@ enum Verb {
     Disconnect(verbs::disconnect::Args),
     Ping(verbs::ping::Args),
     Path(verbs::path::Args),
+    Pipe(verbs::pipe::Args),
+    Stream(verbs::stream::Args),
     Netcheck(verbs::netcheck::Args),
     Verify(verbs::verify::Args),
     Demo(verbs::demo::Args),
@@ -99,7 +101,7 @@ impl Verb {
     /// Whether the verb knows itself what a signal means.
     fn minds_signals(&self) -> bool {
         let follows = matches!(self, Self::Inbox(inbox) if inbox.follows());
-        self.serves() || follows || matches!(self, Self::Demo(_))
+        self.serves() || follows || matches!(self, Self::Demo(_) | Self::Pipe(_))
     }
 
     async fn run(self, cx: &Context) -> anyhow::Result<Exit> {
@@ -124,6 +126,8 @@ impl Verb {
             Self::Disconnect(args) => verbs::disconnect::run(cx, args).await,
             Self::Ping(args) => verbs::ping::run(cx, args).await,
             Self::Path(args) => verbs::path::run(cx, args).await,
+            Self::Pipe(args) => verbs::pipe::run(cx, args).await,
+            Self::Stream(args) => verbs::stream::run(cx, args).await,
             Self::Netcheck(args) => verbs::netcheck::run(cx, args).await,
             Self::Verify(args) => verbs::verify::run(cx, args).await,
             Self::Demo(args) => verbs::demo::run(cx, args).await,

@@ -16,4 +16,5 @@ mod api {
     mod limits;
     mod sending;
     mod sessions;
+    mod streams;
 }

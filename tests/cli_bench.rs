@@ -79,6 +79,68 @@ fn idle_pairs_are_weighed() {
     assert!(text.contains("per direct path\t"), "{text}");
 }
 
+/// Bulk of 2 MiB: its figures; what must be there whatever the way.
+#[cfg(target_os = "linux")]
+fn bulk(path: &str, streams: &str, more: &[&str]) -> (Value, String) {
+    let args = ["stream", "--path", path, "--size", "2MiB", "--rounds", "1", "--streams", streams];
+    let (json, text) = bench(&[&args, more].concat());
+    assert_eq!((&json["path"], &json["bytes"]), (&path.into(), &(2 << 20).into()), "{json}");
+    assert_eq!(json["streams"].to_string(), streams, "{json}");
+    let number = |field: &str| json[field].as_f64().unwrap();
+    assert!(number("seconds") > 0.0 && number("mb_s") > 0.0, "{json}");
+    assert!(number("first_s") <= number("last_s") && number("fairness") >= 1.0, "{json}");
+    assert!(json["rss"]["sender"].as_u64().unwrap() > 1 << 20, "{json}");
+    assert_eq!(json["each_mb_s"].as_array().unwrap().len(), 1, "{json}");
+    (json, text)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bulk_stands_beside_raw_quinn() {
+    let (json, text) = bulk("quic", "2", &["--baseline", "--messages"]);
+    assert_eq!((&json["paths"], &json["reach"]), (&["quic"].into(), &["host"].into()), "{json}");
+    for process in ["broker", "receiver"] {
+        assert!(json["rss"][process].as_u64().unwrap() > 1 << 20, "{json}");
+    }
+    assert!(json["raw"]["mb_s"].as_f64().unwrap() > 0.0, "{json}");
+    assert!(json["ratio"].as_f64().unwrap() > 0.0, "{json}");
+    let count = json["messages"]["count"].as_u64().unwrap();
+    assert!(count > 0, "{json}");
+    is_spread(&json["messages"], count);
+    for row in ["raw quinn\t", "first and last stream\t", "messages, until their receipt\t"] {
+        assert!(text.contains(row), "{text}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bulk_takes_the_way_that_was_asked_for() {
+    for (path, seen, reach) in
+        [("relay", "relay", &[][..]), ("turn", "quic", &["relayed"]), ("memory", "memory", &[])]
+    {
+        let (json, text) = bulk(path, "1", &[]);
+        assert_eq!((&json["paths"], &json["reach"]), (&[seen].into(), &reach.into()), "{json}");
+        assert!(json.get("ratio").is_none() && json.get("messages").is_none(), "{json}");
+        assert!(text.contains(&format!("path\t{seen}")), "{text}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bulk_that_makes_no_sense_is_refused() {
+    for (args, said) in [
+        (&["--path", "quic", "--size", "1gb"][..], "did you mean 1GB?"),
+        (&["--path", "carrier-pigeon"], "turn"),
+        (&["--path", "quic", "--size", "5", "--streams", "6"], "--size 5"),
+        (&["--path", "memory", "--messages"], "--messages"),
+        (&["--size", "1MiB"], "--path"),
+    ] {
+        let refused = Home::new().run(&[&["bench", "stream"], args].concat());
+        assert_ne!(refused.status, 0, "{args:?}");
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    }
+}
+
 #[test]
 fn counts_that_make_no_sense_are_refused() {
     for args in [&["rtt", "--count", "0"][..], &["connect", "--count", "many"]] {

@@ -4,7 +4,7 @@ mod common;
 
 use common::Home;
 
-const VERBS: [&[&str]; 51] = [
+const VERBS: [&[&str]; 55] = [
     &[],
     &["broker"],
     &["mesh"],
@@ -56,6 +56,10 @@ const VERBS: [&[&str]; 51] = [
     &["sim", "matrix"],
     &["sim", "bench"],
     &["path"],
+    &["pipe"],
+    &["stream"],
+    &["stream", "list"],
+    &["stream", "close"],
 ];
 
 #[test]
@@ -110,6 +114,11 @@ fn arguments_that_make_no_sense_suggest_what_does() {
         (&["kick"], "<PEER>"),
         (&["kick", "--all"], "--yes"),
         (&["disconnect", "bob", "--all"], "--all"),
+        (&["pipe"], "<PEER|--listen>"),
+        (&["pipe", "bob", "--listen"], "--listen"),
+        (&["pipe", "bob", "--from", "ana"], "'--from <PEER>'"),
+        (&["pipe", "bob", "--timeout", "30 mins"], "30m?"),
+        (&["stream", "close"], "<ID>"),
         (&["inbox", "--since", "2026-13-01"], "2026-11-21"),
         (&["inbox", "delete"], "--before"),
         (&["inbox", "delete", "--all"], "--yes"),

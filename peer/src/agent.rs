@@ -6,7 +6,7 @@ use std::time::Duration;
 use meshwire_transport::net::Net;
 
 use crate::api::{self, ApiError, Done, ErrorKind};
-use crate::client::Client;
+use crate::client::{AgentStream, Client};
 use crate::home::Home;
 use crate::node::{DirectPaths, Node};
 
@@ -65,6 +65,10 @@ macro_rules! verbs {
             ping(Ping) -> Pong, POST "/v1/ping", waits timeout_ms;
             /// Which path messages to a peer take, and why.
             path(AskPath) -> PathReport, GET "/v1/path";
+            /// Lists the streams that are open here.
+            list_streams(ListStreams) -> [StreamRow], GET "/v1/streams";
+            /// Ends a stream in both directions.
+            close_stream(CloseStream) -> StreamRow, POST "/v1/streams/close";
             /// The safety number with a peer.
             verify(Verify) -> SafetyNumber, POST "/v1/verify";
         }
@@ -116,10 +120,22 @@ impl Agent {
     /// [`ApiError`]; `home_busy` if another verb does not finish, `bad_session` where a session is
     /// named and this process would have to do the work.
     pub async fn open(net: Arc<dyn Net>, home: &Home) -> Result<Self, ApiError> {
+        Self::open_with(net, home, async || DirectPaths::default()).await
+    }
+
+    /// The same; a node of this process makes direct paths as `direct` says, which is asked only then.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(
+        net: Arc<dyn Net>,
+        home: &Home,
+        direct: impl AsyncFnOnce() -> DirectPaths,
+    ) -> Result<Self, ApiError> {
         let until = net.now() + LOCK_PATIENCE;
         loop {
             if let Some(lock) = home.try_lock()? {
-                let node = Node::open(net, home, lock, DirectPaths::default()).await?;
+                let node = Node::open(net, home, lock, direct().await).await?;
                 let Some(token) = Client::session_from_env() else { return Ok(Self::Own(node)) };
                 return match node.as_session(&token) {
                     Ok(session) => Ok(Self::Own(session)),
@@ -139,6 +155,28 @@ impl Agent {
                     return Err(ApiError::new(ErrorKind::Io, "home_busy", text));
                 }
             }
+        }
+    }
+
+    /// Opens a stream to a peer, and waits until it is accepted there.
+    ///
+    /// # Errors
+    /// As [`Node::open_stream`], or [`ErrorKind::Io`] where the node's socket fails.
+    pub async fn open_stream(&self, ask: api::OpenStream) -> Result<AgentStream, ApiError> {
+        match self {
+            Self::Own(node) => Ok(AgentStream::own(node, node.open_stream(ask).await?)),
+            Self::Remote(client) => client.open_stream(&ask).await,
+        }
+    }
+
+    /// Waits for a stream that a peer opens. Cancel-safe: who does not wait any more takes nothing.
+    ///
+    /// # Errors
+    /// As [`Node::accept_stream`], or [`ErrorKind::Io`] where the node's socket fails.
+    pub async fn accept_stream(&self, ask: api::AcceptStream) -> Result<AgentStream, ApiError> {
+        match self {
+            Self::Own(node) => Ok(AgentStream::own(node, node.accept_stream(ask).await?)),
+            Self::Remote(client) => client.accept_stream(&ask).await,
         }
     }
 

@@ -24,7 +24,10 @@ pub use peers::{
     PeerKind, PeerPath, PeerPathKind, Presence, SafetyNumber, SetGroup, SetPresence, Verify,
 };
 pub use session::{EndSession, ListSessions, Session, SessionStarted, StartSession};
-pub use stream::{AcceptStream, OpenStream};
+pub use stream::{
+    AcceptStream, CloseStream, ListStreams, OpenStream, ResetBy, StreamCancel, StreamEvent,
+    StreamOrder, StreamProgress, StreamReset, StreamRow, StreamState, StreamStop, StreamStopped,
+};
 
 /// Version of the shapes in this module; grows when a field changes meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -1,11 +1,15 @@
 //! Talks to the background node of a home over its socket.
 
+mod streams;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +21,8 @@ use crate::agent::{answer, verbs};
 use crate::api::{self, ApiError, Done, ErrorKind};
 use crate::local_api::{SESSION_HEADER, path};
 
+pub use streams::{AgentReader, AgentStream, AgentWriter, StreamFailure, StreamWatch};
+
 /// Largest answer: a thousand messages of 64 KiB, as JSON may double them.
 const MAX_ANSWER: usize = 256 << 20;
 /// Longest wait for an answer beyond what the request itself asked to wait.
@@ -25,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BUSY: Duration = Duration::from_millis(100);
 /// Holds a session's token, for programs that [`crate::api::StartSession`] was made for.
 pub const SESSION_VARIABLE: &str = "MESHWIRE_SESSION";
+
+/// What drives a connection.
+type Driver = Connection<TokioIo<UnixStream>, Full<Bytes>>;
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -125,34 +134,45 @@ impl Client {
         uri: &str,
         body: Bytes,
     ) -> Result<A, ApiError> {
+        let (mut sender, connection) = self.connect().await?;
+        let driving = tokio::spawn(connection);
+        let request = self.request(method, uri).header("content-type", "application/json");
+        let request = request.body(Full::new(body)).map_err(|e| fault(&e.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(|e| self.failed(&e))?;
+        let answer = self.read(answer).await;
+        driving.abort();
+        serde_json::from_slice(&answer?).map_err(|e| fault(&format!("the node's answer: {e}")))
+    }
+
+    /// A connection to the node, and what drives it.
+    async fn connect(&self) -> Result<(SendRequest<Full<Bytes>>, Driver), ApiError> {
         #[allow(clippy::disallowed_methods)] // this machine's own socket is no network
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.failed(&e))?;
         if !same_user(&stream).map_err(|e| self.failed(&e))? {
             return Err(self.failed(&"it is another user's, and is told nothing"));
         }
         let io = TokioIo::new(stream);
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(io).await.map_err(|e| self.failed(&e))?;
-        let driving = tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header("host", "localhost")
-            .header("content-type", "application/json");
-        if let Some(token) = &self.session {
-            request = request.header(SESSION_HEADER, token.as_str());
+        http1::handshake(io).await.map_err(|e| self.failed(&e))
+    }
+
+    /// The head of a request, as whoever asks.
+    fn request(&self, method: Method, uri: &str) -> Builder {
+        let request = Request::builder().method(method).uri(uri).header("host", "localhost");
+        match &self.session {
+            Some(token) => request.header(SESSION_HEADER, token.as_str()),
+            None => request,
         }
-        let request = request.body(Full::new(body)).map_err(|e| fault(&e.to_string()))?;
-        let answer = sender.send_request(request).await.map_err(|e| self.failed(&e))?;
+    }
+
+    /// The body of an answer; an error where that is what the node says.
+    async fn read(&self, answer: Response<Incoming>) -> Result<Bytes, ApiError> {
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let bytes = body.map_err(|e| self.failed(&e))?.to_bytes();
-        driving.abort();
         if status.is_success() {
-            serde_json::from_slice(&bytes).map_err(|e| fault(&format!("the node's answer: {e}")))
-        } else {
-            Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| older(status)))
+            return Ok(bytes);
         }
+        Err(serde_json::from_slice(&bytes).unwrap_or_else(|_| older(status)))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::http::{Answer, Api, Events, comes_to};
 use super::schema::Schemas;
+use super::streams::both;
 use crate::common::{Broker, Home, pair};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
@@ -80,6 +81,8 @@ fn examples(world: &World) -> Vec<(&'static str, Ask)> {
         ("end_session", Ask::Body(json!({"session": "builder"}))),
         ("ping", Ask::Body(json!({"mesh": "home", "peer": "bob", "timeout_ms": 30_000}))),
         ("path", query("mesh=home&peer=bob")),
+        ("list_streams", query("mesh=home")),
+        ("close_stream", Ask::Body(json!({"id": &world.stream[..8], "reason": "an example"}))),
         ("disconnect", Ask::Body(json!({"mesh": "home", "peers": ["bob"]}))),
         (
             "invite",
@@ -104,6 +107,7 @@ fn examples(world: &World) -> Vec<(&'static str, Ask)> {
 /// What the examples name.
 struct World {
     expired: String,
+    stream: String,
     invite: String,
     broker: String,
     admin: String,
@@ -118,6 +122,7 @@ fn world(api: &Api, broker: &Broker) -> World {
     carl.create_mesh("third", broker, "carl");
     World {
         expired,
+        stream: String::new(),
         invite: carl.invite(&[]),
         broker: broker.url.clone(),
         admin: broker.token.clone(),
@@ -142,7 +147,7 @@ fn a_running_node_does_what_the_document_says() {
     // Away, so that a message to him can expire; later there, so that one arrives.
     let ana = pair.ana.node();
     let api = Api::unix(&pair.ana);
-    let world = world(&api, &pair.broker);
+    let mut world = world(&api, &pair.broker);
     // Before there is a direct path, so that its coming is heard of.
     let events = api.events(&[("Last-Event-ID", "0")]);
     let _bob = pair.bob.node();
@@ -173,6 +178,13 @@ fn a_running_node_does_what_the_document_says() {
     }
     streams(&document, operations.remove("events").unwrap().2, &api, events);
     figures(operations.remove("metrics").unwrap().2, &api);
+    // What is said on these is held to the document in tests/api/streams.rs.
+    for socket in ["open_stream", "accept_stream"] {
+        let operation = operations.remove(socket).unwrap().2;
+        assert!(operation["responses"]["101"].is_object() && operation["x-messages"].is_object());
+    }
+    let mut between = both(&api, &Api::unix(&pair.bob));
+    world.stream = between.ana.said()["id"].as_str().unwrap().to_owned();
 
     let schemas = Schemas(&document["components"]["schemas"]);
     let mut untried: Vec<&str> = operations.keys().copied().collect();

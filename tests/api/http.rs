@@ -50,7 +50,7 @@ impl Api {
         Self::Unix(home.path().join("node.sock"))
     }
 
-    fn connect(&self) -> Box<dyn Stream> {
+    pub(crate) fn connect(&self) -> Box<dyn Stream> {
         match self {
             Self::Unix(path) => {
                 let stream = UnixStream::connect(path).unwrap();

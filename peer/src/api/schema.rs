@@ -40,6 +40,7 @@ stand_ins! {
     Key: text("Public key: 64 lowercase hex digits.", 64);
     MeshId: text("SHA-256 of the mesh's genesis: 64 lowercase hex digits.", 64);
     MessageId: text("A message's id: a ULID.", 26);
+    StreamId: text("A stream's id: 32 lowercase hex digits.", 32);
     Time: ObjectBuilder::new()
         .schema_type(Type::Integer)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))

@@ -53,6 +53,7 @@ impl IntoResponse for Failure {
         let mut answer = (self.status, Json(self.error)).into_response();
         let value = match self.status {
             StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer"),
+            StatusCode::UPGRADE_REQUIRED => (header::UPGRADE, "websocket"),
             StatusCode::TOO_MANY_REQUESTS => (header::RETRY_AFTER, "1"),
             _ => return answer,
         };

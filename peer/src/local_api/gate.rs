@@ -52,7 +52,7 @@ impl Gate {
         matches!(self.door, Door::Tcp { .. })
     }
 
-    /// Waits until no request is under way, not even one whose client has gone.
+    /// Waits until no request is under way, not even one whose client has gone, and no stream to a peer.
     pub(super) async fn idle(&self) {
         let idle = self.limits().idle();
         idle.await;
@@ -84,7 +84,11 @@ impl Gate {
             Ok(node) => node.session().map_or(Asker::Owner, |s| Asker::Session(s.key(), s)),
             Err(_) => Asker::Nobody,
         };
-        let kind = if head.uri.path() == path::EVENTS { Kind::Stream } else { Kind::Request };
+        let kind = match head.uri.path() {
+            path::EVENTS => Kind::Stream,
+            path::OPEN_STREAM | path::ACCEPT_STREAM => Kind::Socket,
+            _ => Kind::Request,
+        };
         let place = self.limits().admit(&who, kind, self.net.now())?;
         let node = node?;
         let declared = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());

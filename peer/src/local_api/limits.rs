@@ -25,7 +25,7 @@ pub(super) const TCP_HEAD: Duration = Duration::from_secs(5);
 /// Longest time for a request's body.
 pub(super) const BODY: Duration = Duration::from_secs(15);
 /// Most connections: every request and stream below has one, and as many may idle.
-pub(super) const CONNECTIONS: usize = 256;
+pub(super) const CONNECTIONS: usize = 448;
 /// Most connections on TCP that have not shown the token; the oldest makes room for a new one.
 pub(super) const STRANGERS: usize = 32;
 
@@ -36,6 +36,8 @@ struct Quota {
     requests: usize,
     /// Streams of events.
     streams: usize,
+    /// Streams to peers, those that are being opened or waited for among them.
+    sockets: usize,
     /// Requests per second, sustained.
     rate: f64,
     /// Requests at once after a pause.
@@ -45,14 +47,32 @@ struct Quota {
 }
 
 /// All callers.
-const ALL: Quota =
-    Quota { requests: 64, streams: 32, rate: 100.0, burst: 1_000.0, whose: "of this node" };
+const ALL: Quota = Quota {
+    requests: 64,
+    streams: 32,
+    sockets: 128,
+    rate: 100.0,
+    burst: 1_000.0,
+    whose: "of this node",
+};
 /// All sessions: what is left is the owner's.
-const SESSIONS: Quota =
-    Quota { requests: 48, streams: 24, rate: 80.0, burst: 800.0, whose: "of all sessions" };
+const SESSIONS: Quota = Quota {
+    requests: 48,
+    streams: 24,
+    sockets: 96,
+    rate: 80.0,
+    burst: 800.0,
+    whose: "of all sessions",
+};
 /// One session.
-const SESSION: Quota =
-    Quota { requests: 8, streams: 2, rate: 20.0, burst: 200.0, whose: "of this session" };
+const SESSION: Quota = Quota {
+    requests: 8,
+    streams: 2,
+    sockets: 16,
+    rate: 20.0,
+    burst: 200.0,
+    whose: "of this session",
+};
 
 /// Requests per time: a token bucket that is full at first.
 #[derive(Debug)]
@@ -85,14 +105,19 @@ impl Bucket {
 struct Share {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    sockets: Arc<Semaphore>,
     bucket: Bucket,
 }
 
 impl Share {
     fn new(quota: Quota, now: Instant) -> Self {
         let places = |n| Arc::new(Semaphore::new(n));
-        let (requests, streams) = (places(quota.requests), places(quota.streams));
-        Self { requests, streams, bucket: Bucket::new(quota, now) }
+        Self {
+            requests: places(quota.requests),
+            streams: places(quota.streams),
+            sockets: places(quota.sockets),
+            bucket: Bucket::new(quota, now),
+        }
     }
 }
 
@@ -114,6 +139,8 @@ pub(super) enum Kind {
     Request,
     /// A stream of events.
     Stream,
+    /// A stream to a peer.
+    Socket,
 }
 
 /// A request's or stream's place, until the last clone is dropped.
@@ -170,25 +197,31 @@ impl<S> Limits<S> {
             share.bucket.take();
         }
         let places = shares.iter().map(|share| {
-            let of = if kind == Kind::Stream { &share.streams } else { &share.requests };
+            let of = match kind {
+                Kind::Request => &share.requests,
+                Kind::Stream => &share.streams,
+                Kind::Socket => &share.sockets,
+            };
             of.clone().try_acquire_owned().map_err(|_| full(&share.bucket.quota, kind))
         });
         Ok(Place(Arc::new(places.collect::<Result<_, _>>()?)))
     }
 
-    /// Every request's place: free when the last one has ended, whoever still waits for its answer.
+    /// Every request's place, and every socket's: free when the last one has ended, whoever still waits for its
+    /// answer.
     pub(super) fn idle(&self) -> impl Future<Output = ()> + use<S> {
-        let requests = self.all.requests.clone();
+        let (requests, sockets) = (self.all.requests.clone(), self.all.sockets.clone());
         async move {
-            let all = u32::try_from(ALL.requests).unwrap_or(u32::MAX);
-            // Nobody closes it.
-            let _ = requests.acquire_many(all).await;
+            let all = |places| u32::try_from(places).unwrap_or(u32::MAX);
+            // Nobody closes them.
+            let _requests = requests.acquire_many(all(ALL.requests)).await;
+            let _sockets = sockets.acquire_many(all(ALL.sockets)).await;
         }
     }
 }
 
 fn full(quota: &Quota, kind: Kind) -> Failure {
-    let Quota { requests, streams, whose, .. } = quota;
+    let Quota { requests, streams, sockets, whose, .. } = quota;
     let (code, text) = match kind {
         Kind::Request => (
             "daemon_busy",
@@ -197,6 +230,10 @@ fn full(quota: &Quota, kind: Kind) -> Failure {
         Kind::Stream => {
             ("too_many_streams", format!("{streams} streams {whose} are open: close one first"))
         }
+        Kind::Socket => (
+            "too_many_streams",
+            format!("{sockets} streams {whose} are open or waited for: close one first"),
+        ),
     };
     Failure::new(ErrorKind::Busy, code, text)
 }
@@ -263,7 +300,7 @@ mod tests {
     #[test]
     fn sessions_have_few_places_and_the_owner_keeps_some() {
         for (kind, one, together, everybody) in
-            [(Kind::Request, 8, 48, 64), (Kind::Stream, 2, 24, 32)]
+            [(Kind::Request, 8, 48, 64), (Kind::Stream, 2, 24, 32), (Kind::Socket, 16, 96, 128)]
         {
             let mut world = world();
             let lives = Arc::new(());

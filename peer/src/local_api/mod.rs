@@ -9,6 +9,7 @@
 //! | `limits` | how much at once |
 //! | `routes` | from a path to a verb |
 //! | `send`, `events` | the two verbs that are more than question and answer |
+//! | `socket`, `pump` | streams: the upgrade to a WebSocket, and bytes in between |
 //! | `shapes` | what events look like |
 //! | `openapi` | the document, from the same list as the routes |
 //! | `token` | the TCP listener's token and address, in the home |
@@ -20,10 +21,12 @@ mod gate;
 mod guard;
 mod limits;
 pub(crate) mod openapi;
+mod pump;
 mod routes;
 mod send;
 mod serve;
 mod shapes;
+mod socket;
 mod token;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,6 +45,8 @@ use crate::home::{Home, io_error};
 use crate::node::Node;
 use gate::Gate;
 pub use openapi::document;
+pub(crate) use pump::reset;
+pub(crate) use socket::{MAX_MESSAGE, config as socket_config};
 pub use token::{Token, url};
 
 /// The header that says which session asks.
@@ -64,6 +69,10 @@ pub(crate) mod path {
     pub(crate) const OPENAPI: &str = "/v1/openapi.json";
     /// What happens.
     pub(crate) const EVENTS: &str = "/v1/events";
+    /// A stream to a peer.
+    pub(crate) const OPEN_STREAM: &str = "/v1/streams/open";
+    /// A stream that a peer opens.
+    pub(crate) const ACCEPT_STREAM: &str = "/v1/streams/accept";
     /// Figures.
     pub(crate) const METRICS: &str = "/v1/metrics";
     /// The node's end.

@@ -17,6 +17,12 @@ use super::{OPEN_METRICS, SESSION_HEADER, path};
 use crate::agent::verbs;
 use crate::api::{self, ApiError, Done, Health, InboxMessage, Version};
 
+/// Stands for the answer of an operation that is a WebSocket.
+const WEBSOCKET: &str = "websocket";
+/// What happens instead of an answer.
+const SWITCHED: &str = "The stream is there: a WebSocket, whose binary messages are its bytes. Text messages are \
+                        JSON with a `type`, as in x-messages; the node's first is `stream`.";
+
 /// Collects what the document consists of.
 #[derive(Default)]
 struct Builder {
@@ -70,6 +76,23 @@ pub fn document() -> String {
     let version = (all.component::<Version>(), json);
     let health = (all.component::<Health>(), json);
     let done = (all.component::<Done>(), json);
+    let row = all.component::<api::StreamRow>();
+    let mut socket = |name, summary, path, ask: fn(&mut Builder, Operation<'_>)| {
+        let answer = (row.clone(), WEBSOCKET);
+        ask(&mut all, Operation { name, summary, method: "GET", path, answer });
+    };
+    socket(
+        "open_stream",
+        "Opens a stream to a peer, as a WebSocket.",
+        path::OPEN_STREAM,
+        Builder::operation::<api::OpenStream>,
+    );
+    socket(
+        "accept_stream",
+        "Waits for a stream that a peer opens, as a WebSocket.",
+        path::ACCEPT_STREAM,
+        Builder::operation::<api::AcceptStream>,
+    );
     let mut own = |name, summary, method, path, answer| {
         all.operation::<Done>(Operation { name, summary, method, path, answer });
     };
@@ -174,6 +197,14 @@ impl Builder {
             json!({"description": about, "content": content})
         };
         let further = match name {
+            "open_stream" | "accept_stream" => {
+                entry["responses"]["101"] = json!({"description": SWITCHED});
+                if let Some(responses) = entry["responses"].as_object_mut() {
+                    responses.remove("200");
+                }
+                entry["x-messages"] = self.messages();
+                return;
+            }
             "send" => {
                 let message = self.component::<api::Message>();
                 let responses = &mut entry["responses"];
@@ -209,6 +240,28 @@ impl Builder {
         if let Some(parameters) = entry["parameters"].as_array_mut() {
             parameters.push(further);
         }
+    }
+}
+
+impl Builder {
+    /// What is said on a stream's WebSocket, each way. Binary messages are the stream's bytes.
+    fn messages(&mut self) -> Value {
+        let nothing = json!({"type": "object"});
+        json!({
+            "from_node": {
+                "stream": self.component::<api::StreamRow>(),
+                "progress": self.component::<api::StreamProgress>(),
+                "end": nothing,
+                "finished": nothing,
+                "stopped": self.component::<api::StreamStopped>(),
+                "reset": self.component::<api::StreamReset>(),
+            },
+            "from_client": {
+                "end": nothing,
+                "stop": self.component::<api::StreamStop>(),
+                "reset": self.component::<api::StreamCancel>(),
+            },
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::failure::Failure;
 use super::gate::{self, Gate};
 use super::limits::Place;
-use super::{API, OPEN_METRICS, events, openapi, path, send};
+use super::{API, OPEN_METRICS, events, openapi, path, send, socket};
 use crate::agent::verbs;
 use crate::api::{self, ApiError, Done, ErrorKind, Health, SCHEMA_VERSION, Status, Version};
 use crate::node::Node;
@@ -50,6 +50,8 @@ pub(super) fn router(gate: &Arc<Gate>) -> Router {
         .route(path::HEALTH, get(health))
         .route(path::OPENAPI, get(document))
         .route(path::EVENTS, get(events::events))
+        .route(path::OPEN_STREAM, get(socket::open))
+        .route(path::ACCEPT_STREAM, get(socket::accept))
         .route(path::METRICS, get(metrics))
         .route(path::SHUTDOWN, post(shutdown))
         .method_not_allowed_fallback(method)
@@ -67,8 +69,7 @@ where
     Fut: Future<Output = Result<A, ApiError>> + Send + 'static,
 {
     get(|Extension(node): Extension<Node>, uri: Uri| async move {
-        let ask = serde_urlencoded::from_str(uri.query().unwrap_or_default())
-            .map_err(|e| Failure::invalid("malformed", format!("the query: {e}")))?;
+        let ask = query(&uri)?;
         call(node, ask).await.map(Json).map_err(Failure::from)
     })
 }
@@ -112,6 +113,12 @@ pub(super) async fn to_the_end<A: Send + 'static>(
             ))
         })
         .map_err(Failure::from)
+}
+
+/// A query's fields.
+pub(super) fn query<B: DeserializeOwned>(uri: &Uri) -> Result<B, Failure> {
+    serde_urlencoded::from_str(uri.query().unwrap_or_default())
+        .map_err(|e| Failure::invalid("malformed", format!("the query: {e}")))
 }
 
 /// A JSON body.

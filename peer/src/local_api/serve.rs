@@ -146,7 +146,8 @@ async fn serve(
         request.extensions_mut().insert(guest.clone());
         TowerToHyperService::new(router.clone()).call(request)
     });
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = guest.sent_away() => {

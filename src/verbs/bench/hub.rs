@@ -88,7 +88,7 @@ pub(super) async fn run(cx: &Context, Args {}: Args) -> anyhow::Result<Exit> {
 }
 
 /// Standard input. A thread of its own blocks on it, and ends with it.
-fn lines() -> mpsc::Receiver<std::io::Result<String>> {
+pub(super) fn lines() -> mpsc::Receiver<std::io::Result<String>> {
     let (line, lines) = mpsc::channel(LINES);
     std::thread::spawn(move || {
         for read in std::io::stdin().lock().lines() {
@@ -115,7 +115,7 @@ fn weigh() -> anyhow::Result<Weight> {
 }
 
 /// A number of `/proc/PID/status` (proc_pid_status(5)).
-fn field(status: &str, name: &str) -> Option<u64> {
+pub(super) fn field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }

@@ -1,20 +1,18 @@
 //! `meshwire bench idle`
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use meshwire_peer::path::PathMode;
 use meshwire_signaling::PublicKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
 use super::hub::{Ask, Joined, Peers, Weight};
+use super::worker::Worker;
 use super::world::{Keep, Member, PATIENCE, World, join, open};
 use crate::context::{Context, POLL};
 use crate::exit::Exit;
@@ -30,8 +28,6 @@ const REST: Duration = Duration::from_secs(3);
 /// How long the last paths that came up get until they rest: they make sure of themselves more often while
 /// something was said in the last ten seconds.
 const SETTLED: Duration = Duration::from_secs(15);
-/// How long the node may take to say goodbye to all its peers.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Measure what pairs take that are connected directly and say nothing
 ///
@@ -77,30 +73,15 @@ struct Measured {
 }
 
 /// The node that is weighed.
-struct Hub {
-    child: Child,
-    ask: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
-}
+struct Hub(Worker);
 
 impl Hub {
     fn start(world: &World) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("this program's own path")?;
-        let mut command = Command::new(program);
-        command.arg("--json").arg("--home").arg(world.folder().join("hub")).args(["bench", "hub"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().context("starting the node")?;
-        let ask = child.stdin.take().context("its input")?;
-        let answers = BufReader::new(child.stdout.take().context("its output")?).lines();
-        Ok(Self { child, ask, answers })
+        Ok(Self(Worker::start("node", &world.folder().join("hub"), ["bench", "hub"])?))
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, ask: &Ask) -> anyhow::Result<T> {
-        let line = format!("{}\n", serde_json::to_string(ask)?);
-        self.ask.write_all(line.as_bytes()).await.context("the node has ended")?;
-        let answer = timeout(PATIENCE, self.answers.next_line()).await;
-        let answer = answer.map_err(|_| anyhow!("the node says nothing"))??;
-        Ok(serde_json::from_str(&answer.context("the node has ended")?)?)
+        self.0.ask(ask, PATIENCE).await
     }
 
     async fn sees(&mut self, peers: u64) -> anyhow::Result<()> {
@@ -115,16 +96,6 @@ impl Hub {
 
     async fn weigh(&mut self) -> anyhow::Result<Weight> {
         self.ask(&Ask::Weigh).await
-    }
-
-    /// Its input ends, and so does it; what it was asked for is known by then, so it gets no more time
-    /// than this.
-    async fn end(mut self) -> anyhow::Result<()> {
-        drop(self.ask);
-        if timeout(FAREWELL, self.child.wait()).await.is_err() {
-            self.child.kill().await?;
-        }
-        Ok(())
     }
 }
 
@@ -199,7 +170,7 @@ pub(super) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
     progress.say(format!("nothing is said for {} s", args.seconds));
     sleep(Duration::from_secs(args.seconds)).await;
     let after = hub.weigh().await?;
-    hub.end().await?;
+    hub.0.end().await?;
     others.end().await;
     world.end().await?;
     drop(progress);

@@ -4,6 +4,8 @@
 //! rtt, connect, idle ── figures ──► spread ──► table, JSON
 //!         └── world ── broker and nodes, in this process, over loopback
 //!   idle  └── hub ── the node that is weighed, a process of its own
+//!   stream           broker and nodes, a process each
+//!   idle, stream ── worker ── such a process, and how it is asked
 //! ```
 
 mod connect;
@@ -14,6 +16,10 @@ mod idle;
 mod path;
 mod rtt;
 mod spread;
+#[cfg(target_os = "linux")]
+mod stream;
+#[cfg(target_os = "linux")]
+mod worker;
 mod world;
 
 use clap::Subcommand;
@@ -28,7 +34,8 @@ use crate::exit::Exit;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire bench rtt --baseline                      beside raw quinn, in the same run\n  \
-    meshwire bench connect                             first messages, and the direct path")]
+    meshwire bench connect                             first messages, and the direct path\n  \
+    meshwire bench stream --path quic --baseline       bulk, beside raw quinn")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -41,8 +48,13 @@ enum Verb {
     #[cfg(target_os = "linux")]
     Idle(idle::Args),
     #[cfg(target_os = "linux")]
+    Stream(stream::Args),
+    #[cfg(target_os = "linux")]
     #[command(hide = true)]
     Hub(hub::Args),
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    End(stream::end::Args),
 }
 
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
@@ -52,7 +64,11 @@ pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
         #[cfg(target_os = "linux")]
         Verb::Idle(args) => Box::pin(idle::run(cx, args)).await,
         #[cfg(target_os = "linux")]
+        Verb::Stream(args) => Box::pin(stream::run(cx, args)).await,
+        #[cfg(target_os = "linux")]
         Verb::Hub(args) => Box::pin(hub::run(cx, args)).await,
+        #[cfg(target_os = "linux")]
+        Verb::End(args) => Box::pin(stream::end::run(cx, args)).await,
     }
 }
 

@@ -1,0 +1,361 @@
+//! A stream that the background node carries: the other end of `local_api::pump`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use http_body_util::Full;
+use hyper::upgrade::Upgraded;
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{AgentReader, AgentStream, AgentWriter, StreamFailure, StreamWatch};
+use crate::api::{
+    AcceptStream, ApiError, OpenStream, StreamCancel, StreamEvent, StreamOrder, StreamProgress,
+    StreamRow, StreamStop,
+};
+use crate::client::{Client, PATIENCE, fault};
+use crate::local_api::{MAX_MESSAGE, path, socket_config};
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Messages that wait for the program, and for the socket, each of at most [`MAX_MESSAGE`] bytes.
+const WAITING: usize = 8;
+/// How long a socket that is full may keep a reset waiting; then closing it resets the stream as well.
+const HURRY: Duration = Duration::from_millis(500);
+/// How long an open takes at most if nobody says.
+const OPEN: Duration = Duration::from_secs(60);
+
+impl Client {
+    /// Opens a stream to a peer, and waits until it is accepted there.
+    ///
+    /// # Errors
+    /// The node's own error, or [`crate::api::ErrorKind::Io`] where the socket fails.
+    pub async fn open_stream(&self, ask: &OpenStream) -> Result<AgentStream, ApiError> {
+        let wait = ask.timeout_ms.map_or(OPEN, Duration::from_millis);
+        let opening = self.upgrade(path::OPEN_STREAM, ask);
+        match timeout(PATIENCE.saturating_add(wait), opening).await {
+            Ok(stream) => stream,
+            Err(_) => Err(self.failed(&"it does not answer")),
+        }
+    }
+
+    /// Waits for a stream that a peer opens. Cancel-safe.
+    ///
+    /// # Errors
+    /// The node's own error, or [`crate::api::ErrorKind::Io`] where the socket fails.
+    pub async fn accept_stream(&self, ask: &AcceptStream) -> Result<AgentStream, ApiError> {
+        self.upgrade(path::ACCEPT_STREAM, ask).await
+    }
+
+    async fn upgrade<Ask: Serialize>(
+        &self,
+        path: &str,
+        ask: &Ask,
+    ) -> Result<AgentStream, ApiError> {
+        let query = serde_urlencoded::to_string(ask).map_err(|e| fault(&e.to_string()))?;
+        let (mut sender, connection) = self.connect().await?;
+        // It ends with this call, unless it has become the socket.
+        let mut driving = JoinSet::new();
+        driving.spawn(connection.with_upgrades());
+        let key = generate_key();
+        let request = self
+            .request(Method::GET, &format!("{path}?{query}"))
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", &key)
+            .body(Full::default())
+            .map_err(|e| fault(&e.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(|e| self.failed(&e))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            self.read(answer).await?;
+            return Err(fault("the node answers without opening a WebSocket"));
+        }
+        let accepted = answer.headers().get("sec-websocket-accept");
+        if accepted.is_none_or(|accepted| *accepted != derive_accept_key(key.as_bytes())) {
+            return Err(fault("the node opens another WebSocket than was asked for"));
+        }
+        let upgraded = hyper::upgrade::on(answer).await.map_err(|e| self.failed(&e))?;
+        let io = TokioIo::new(upgraded);
+        let config = Some(socket_config());
+        let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, config).await;
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => match serde_json::from_str(text.as_str()) {
+                Ok(StreamEvent::Stream(row)) => Ok(start(*row, socket)),
+                _ => Err(fault("the node does not say which stream it is")),
+            },
+            _ => Err(self.failed(&"it has dropped the stream")),
+        }
+    }
+}
+
+/// What is known of the stream.
+#[derive(Clone, Debug, Default)]
+struct State {
+    progress: StreamProgress,
+    ended: bool,
+    finished: bool,
+    stopped: Option<u32>,
+    failure: Option<StreamFailure>,
+    gone: bool,
+}
+
+impl State {
+    /// Why nothing more can be written.
+    fn unwritable(&self) -> Option<StreamFailure> {
+        let stopped = self.stopped.map(|code| StreamFailure::Stopped { code });
+        self.failure.clone().or(stopped)
+    }
+}
+
+fn start(row: StreamRow, socket: Socket) -> AgentStream {
+    let (sink, source) = socket.split();
+    let (out, orders) = mpsc::channel(WAITING);
+    let (bytes, chunks) = mpsc::channel(WAITING);
+    let (tell, state) = watch::channel(State { progress: row.progress, ..State::default() });
+    let (writes, writer) = oneshot::channel();
+    tokio::spawn(async move {
+        let gone = tell.clone();
+        tokio::select! {
+            () = listen(source, bytes, tell) => {}
+            () = speak(sink, orders, writer) => {}
+        }
+        gone.send_modify(|state| {
+            let settled = state.finished || state.stopped.is_some();
+            if !(settled && state.ended) && state.failure.is_none() {
+                state.failure = Some(StreamFailure::Node(String::new()));
+            }
+            state.gone = true;
+        });
+    });
+    let reader = Reader { chunks, state: state.clone(), out: out.clone(), ended: false };
+    let writer =
+        Writer { out: out.clone(), state: state.clone(), writes: Some(writes), finished: false };
+    AgentStream {
+        row,
+        reader: AgentReader(super::Reader::Remote(reader)),
+        writer: AgentWriter(super::Writer::Remote(writer)),
+        watch: StreamWatch(super::Watch::Remote(Watch { out: out.downgrade(), state })),
+    }
+}
+
+/// Takes what the node says, until it says no more.
+async fn listen(
+    mut source: SplitStream<Socket>,
+    bytes: mpsc::Sender<Bytes>,
+    tell: watch::Sender<State>,
+) {
+    let mut bytes = Some(bytes);
+    let fail = |failure: StreamFailure| {
+        tell.send_modify(|state| {
+            state.failure.get_or_insert(failure);
+        });
+    };
+    loop {
+        let text = match source.next().await {
+            Some(Ok(Message::Binary(chunk))) => {
+                if let Some(reader) = &bytes
+                    && reader.send(chunk).await.is_err()
+                {
+                    bytes = None;
+                }
+                continue;
+            }
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Close(frame))) => {
+                if let Some(frame) = frame.filter(|frame| frame.code != CloseCode::Normal) {
+                    fail(StreamFailure::Node(frame.reason.to_string()));
+                }
+                return;
+            }
+            Some(Ok(_)) => continue,
+            Some(Err(_)) | None => return,
+        };
+        match serde_json::from_str(text.as_str()) {
+            Ok(StreamEvent::Progress(progress)) => {
+                tell.send_modify(|state| state.progress = progress);
+            }
+            Ok(StreamEvent::End) => {
+                // Known before the reader finds that there is nothing more.
+                tell.send_modify(|state| state.ended = true);
+                bytes = None;
+            }
+            Ok(StreamEvent::Finished) => tell.send_modify(|state| state.finished = true),
+            Ok(StreamEvent::Stopped(stopped)) => {
+                tell.send_modify(|state| state.stopped = Some(stopped.code));
+            }
+            Ok(StreamEvent::Reset(reset)) => fail(reset.into()),
+            // Of a later version.
+            Ok(StreamEvent::Stream(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// Sends what the program says, until all parts of the stream are gone, or the writing one before its end.
+async fn speak(
+    mut sink: SplitSink<Socket, Message>,
+    mut orders: mpsc::Receiver<Message>,
+    mut writer: oneshot::Receiver<()>,
+) {
+    let mut writes = true;
+    loop {
+        let order = tokio::select! {
+            biased;
+            done = &mut writer, if writes => {
+                if done.is_err() {
+                    return;
+                }
+                writes = false;
+                continue;
+            }
+            order = orders.recv() => order,
+        };
+        let Some(order) = order else { return };
+        if sink.feed(order).await.is_err() || orders.is_empty() && sink.flush().await.is_err() {
+            // What the node has said before it went is still to be read.
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn order(order: &StreamOrder) -> Message {
+    // These shapes have text keys only, which is all that JSON may refuse.
+    Message::text(serde_json::to_string(order).unwrap_or_default())
+}
+
+fn gone(state: &watch::Receiver<State>) -> StreamFailure {
+    let failure = state.borrow().failure.clone();
+    failure.unwrap_or_else(|| StreamFailure::Node(String::new()))
+}
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    chunks: mpsc::Receiver<Bytes>,
+    state: watch::Receiver<State>,
+    out: mpsc::Sender<Message>,
+    ended: bool,
+}
+
+impl Reader {
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, StreamFailure> {
+        if let Some(chunk) = self.chunks.recv().await {
+            return Ok(Some(chunk));
+        }
+        // It ends with its word for why.
+        let known = self.state.wait_for(|state| state.ended || state.failure.is_some()).await;
+        self.ended = known.is_ok_and(|state| state.ended);
+        if self.ended { Ok(None) } else { Err(gone(&self.state)) }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Where there is no room for it, what comes is dropped all the same.
+            let _ = self.out.try_send(order(&StreamOrder::Stop(StreamStop::default())));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    out: mpsc::Sender<Message>,
+    state: watch::Receiver<State>,
+    /// Dropped without a word: the program has gone before its end.
+    writes: Option<oneshot::Sender<()>>,
+    finished: bool,
+}
+
+impl Writer {
+    async fn say(&mut self, message: Message) -> Result<(), StreamFailure> {
+        let said = tokio::select! {
+            biased;
+            _ = self.state.wait_for(|state| state.gone || state.unwritable().is_some()) => false,
+            said = self.out.send(message) => said.is_ok(),
+        };
+        if said {
+            return Ok(());
+        }
+        let why = self.state.borrow().unwritable();
+        Err(why.unwrap_or_else(|| gone(&self.state)))
+    }
+
+    pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<(), StreamFailure> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(MAX_MESSAGE));
+            self.say(Message::Binary(piece)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(&mut self) -> Result<(), StreamFailure> {
+        if !self.finished {
+            self.finished = true;
+            self.say(order(&StreamOrder::End)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finished(&self) -> Result<(), StreamFailure> {
+        let mut state = self.state.clone();
+        let known = state.wait_for(|s| s.finished || s.gone || s.unwritable().is_some()).await;
+        match known {
+            Ok(state) if state.finished => Ok(()),
+            Ok(state) => Err(state.unwritable().unwrap_or(StreamFailure::Node(String::new()))),
+            Err(_) => Err(gone(&self.state)),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let stopped = self.state.borrow().stopped.is_some();
+        if let Some(writes) = self.writes.take()
+            && (self.finished || stopped)
+        {
+            let _ = writes.send(());
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    /// It keeps nothing open.
+    out: mpsc::WeakSender<Message>,
+    state: watch::Receiver<State>,
+}
+
+impl Watch {
+    pub(super) fn progress(&self) -> StreamProgress {
+        self.state.borrow().progress
+    }
+
+    pub(super) async fn reset(&self, code: u32, reason: &str) {
+        let cancel = StreamCancel { code, reason: reason.to_owned() };
+        let reset = order(&StreamOrder::Reset(cancel));
+        let hurried = async {
+            if let Some(out) = self.out.upgrade()
+                && out.send(reset).await.is_ok()
+            {
+                self.over().await;
+            }
+        };
+        let _ = timeout(HURRY, hurried).await;
+    }
+
+    pub(super) async fn over(&self) {
+        let _ = self.state.clone().wait_for(|state| state.gone).await;
+    }
+}
