@@ -90,17 +90,15 @@ impl Row {
                 vec![control, Congestion { algorithm: Algorithm::Cubic, ..control }]
             }
         };
-        let began = std::time::Instant::now();
         let seen: Vec<Seen> = (1..=seeds).map(|seed| attempt.run(seed)).collect();
         let of = |pick: &dyn Fn(&Seen) -> f64| median(seen.iter().map(pick).collect());
-        let took = began.elapsed().as_secs_f64() / seeds as f64;
         let lost = of(&|s| s.lost);
         let died: usize = seen.iter().map(|s| s.died).sum();
         let title =
             if died > 0 { format!("{title} ({died} connections died)") } else { title.to_owned() };
         if self.company == Company::Nobody {
             println!(
-                "| {title} | {:.1} | {:.1} | {lost:.2} % | {:.0} | {:.0} | {took:.0} s",
+                "| {title} | {:.1} | {:.1} | {lost:.2} % | {:.0} | {:.0} |",
                 of(&|s| s.rates[0][0]),
                 of(&|s| s.rates[0][1]),
                 of(&|s| percentile(s, 50)),
@@ -108,7 +106,7 @@ impl Row {
             );
         } else {
             println!(
-                "| {title} | {:.1} | {:.1} | {lost:.2} % | {:.2} | {took:.0} s",
+                "| {title} | {:.1} | {:.1} | {lost:.2} % | {:.2} |",
                 of(&|s| s.rates[0][1]),
                 of(&|s| s.rates[1][1]),
                 of(&|s| fairness(&s.rates)),

@@ -2,8 +2,8 @@
 //!
 //! A queue that is full loses packets, and so does a bad radio. Where nothing waits, and little is lost, it
 //! was the latter: sending less would change nothing. Round trips tell how long packets wait. So a loss counts if
-//! - they take longer than the shortest of the last minute by more than [`Waits::allowed`],
-//! - or more than one in [`SHARE`] bytes is lost: the queue may be too short to be seen,
+//! - they take longer than the shortest of the last minute by more than a sixteenth of it (0.25 to 5 ms),
+//! - or more than one byte in 50 is lost: the queue may be too short to be seen,
 //! - or nothing comes through at all, or a router says so (ECN).
 
 use std::any::Any;
@@ -93,7 +93,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Half of what is long ago is forgotten: beyond two `windows`.
+    /// Half of what was counted is forgotten once it is more than four windows.
     fn forget(&mut self, window: u64) {
         if self.acked.saturating_add(self.lost) > window.saturating_mul(4).max(SAMPLE) {
             self.acked /= 2;
