@@ -109,7 +109,7 @@ impl Cast {
     }
 
     /// A verb, not started, with nothing of the caller's environment that means something to it.
-    fn command(&self, home: &str, args: &[&str]) -> Command {
+    pub(super) fn command(&self, home: &str, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.env_remove("MESHWIRE_HOME").env_remove("MESHWIRE_ADMIN_TOKEN");
         command.arg("--json").arg("--home").arg(self.folder.path().join(home)).args(args);

@@ -7,6 +7,7 @@
 //! ```
 
 mod cast;
+mod file;
 mod proxy;
 mod script;
 mod table;
@@ -27,10 +28,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The same where it is sabotaged, and waiting longer would change nothing.
 const SABOTAGED_LIMIT: Duration = Duration::from_secs(3);
 
-/// Show on this machine that messages get through: a broker, three nodes, restarts, direct paths
+/// Show on this machine that messages and streams get through: a broker, three nodes, restarts, direct paths
 ///
 /// Runs everything as separate processes with homes in a temporary folder, and leaves nothing
-/// behind. Ends with exit code 0 only if every message was delivered and decrypted.
+/// behind. Ends with exit code 0 only if every message and the file were delivered and decrypted.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLE:\n  \
     meshwire demo\n  \

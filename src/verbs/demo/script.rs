@@ -1,5 +1,5 @@
 //! What is played, and what must be true: each row's message is `delivered` at its author, and its
-//! text is in its recipient's inbox.
+//! text is in its recipient's inbox; what came of a file is what was sent.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use tokio::time::{Instant, sleep};
 
 use super::Sabotage;
 use super::cast::{ANA, BOB, CY, Cast, NAMES, text};
+use super::file;
 use super::table::Show;
 
 /// Between two looks at a message.
-const POLL: Duration = Duration::from_millis(30);
+pub(super) const POLL: Duration = Duration::from_millis(30);
 
 /// How it ended.
 pub(super) enum Ended {
@@ -35,6 +36,8 @@ enum Act {
     BrokerKilled,
     /// There is a direct path.
     Direct,
+    /// It is a file, and no message.
+    File,
     /// There is a direct path, and no broker any more.
     DirectAlone,
 }
@@ -47,7 +50,7 @@ struct Scene {
     act: Act,
 }
 
-const SCENES: [Scene; 8] = [
+const SCENES: [Scene; 9] = [
     Scene { what: "a first message", from: ANA, to: BOB, act: Act::Plain },
     Scene { what: "its answer", from: BOB, to: ANA, act: Act::Plain },
     Scene { what: "to a third node", from: BOB, to: CY, act: Act::Plain },
@@ -55,6 +58,7 @@ const SCENES: [Scene; 8] = [
     Scene { what: "across a broker restart", from: ANA, to: CY, act: Act::BrokerKilled },
     Scene { what: "and back afterwards", from: CY, to: ANA, act: Act::Plain },
     Scene { what: "with a direct path", from: ANA, to: BOB, act: Act::Direct },
+    Scene { what: "a file, the broker dies", from: ANA, to: CY, act: Act::File },
     Scene { what: "without the broker", from: BOB, to: ANA, act: Act::DirectAlone },
 ];
 
@@ -140,6 +144,12 @@ async fn perform(
     let seconds = format!("{}s", limit.as_secs());
     match scene.act {
         Act::Plain => {}
+        Act::File => {
+            let start = cast.net().now();
+            Box::pin(file::send(cast, scene.from, scene.to, limit, row)).await?;
+            row.ms = millis(cast.net().now().saturating_duration_since(start));
+            return Ok(());
+        }
         Act::RecipientAway => cast.down(scene.to).await?,
         Act::BrokerKilled => {
             cast.down(scene.to).await?;
@@ -160,7 +170,7 @@ async fn perform(
     row.state = text(&sent, "state")?;
     let id = text(&sent, "id")?;
     match scene.act {
-        Act::Plain | Act::Direct | Act::DirectAlone => {}
+        Act::Plain | Act::Direct | Act::File | Act::DirectAlone => {}
         Act::RecipientAway => {
             expect(&row.state, "relayed", "while its recipient is down")?;
             cast.up(scene.to).await?;

@@ -7,7 +7,7 @@ use crate::output::{Out, align};
 use crate::progress::Progress;
 
 /// Column widths, for the texts of the script; the table cannot wait for its longest row.
-const WIDTHS: [usize; 7] = [2, 24, 4, 4, 6, 10, 6];
+const WIDTHS: [usize; 7] = [2, 24, 4, 4, 13, 10, 6];
 
 /// Shows rows.
 pub(super) struct Show {
@@ -62,7 +62,7 @@ impl Show {
         }
         if ok {
             let count = self.rows.len();
-            self.line(&format!("All {count} messages were delivered and decrypted."))?;
+            self.line(&format!("All {count} rows: delivered and decrypted."))?;
         }
         Ok(())
     }

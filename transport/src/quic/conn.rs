@@ -16,6 +16,7 @@ use super::link::Offered;
 use super::link::wire::MESSAGES;
 use super::node::{STREAMS, WINDOW};
 use super::records::{Flight, OfferedStream, RECORDS};
+use crate::stream::Pulse;
 
 /// What records leave of a connection's window to messages.
 const MESSAGES_ROOM: u64 = 2 << 20;
@@ -104,6 +105,8 @@ struct Inner {
     streams: AtomicU32,
     /// It has carried a stream of records.
     wide: AtomicBool,
+    /// When a record of any stream last came.
+    pulse: Pulse,
 }
 
 /// Tells whoever looks after a resting connection that something is said over it.
@@ -159,10 +162,16 @@ impl QuicConn {
             flight: OnceLock::new(),
             streams: AtomicU32::new(STREAMS),
             wide: AtomicBool::new(false),
+            pulse: Pulse::default(),
         }))
     }
 
     /// For whoever says something.
+    /// When a record of any stream last came over it.
+    pub(super) fn pulse(&self) -> &Pulse {
+        &self.0.pulse
+    }
+
     pub(super) fn stir(&self) -> &Arc<Stir> {
         &self.0.stir
     }

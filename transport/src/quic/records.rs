@@ -122,6 +122,7 @@ async fn run(ride: Ride, mut send: SendStream, mut recv: RecvStream) {
     let woken = Arc::clone(&ride.woken);
     let wake = Arc::new(move || woken.notify_one());
     ride.live.link_up(ride.link, PathKind::Quic, Some(ride.conn.rtt()), wake);
+    ride.live.link_pulse(ride.link, ride.conn.pulse().clone());
     let writer = ride.clone();
     let mut writing = Writing(tokio::spawn(async move {
         let all = writer.write(&mut send).await.is_ok();

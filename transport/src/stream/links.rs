@@ -1,6 +1,7 @@
 //! The links of one stream, and which of them is the best.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -61,6 +62,22 @@ impl Least {
     }
 }
 
+/// When something last came over a connection that carries many streams: what it brings one of them shows that it lives.
+/// Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<Mutex<Option<Instant>>>);
+
+impl Pulse {
+    /// Something authentic has come.
+    pub fn beat(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn last(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
@@ -76,6 +93,8 @@ pub(super) struct Link {
     pub(super) drain_at: Option<Instant>,
     /// Since when the other side owes an answer over it.
     asked_at: Option<Instant>,
+    /// Of the connection that carries it, if others share that.
+    pulse: Option<Pulse>,
     /// It left a question unanswered while another link did not: it comes last until something is heard over it.
     mute: bool,
 }
@@ -142,6 +161,7 @@ impl Links {
             reply: false,
             drain_at: None,
             asked_at: None,
+            pulse: None,
             mute: false,
         });
         self.choose(now);
@@ -202,11 +222,18 @@ impl Links {
         self.judge(now);
     }
 
+    pub(super) fn pulse(&mut self, id: LinkId, pulse: Pulse) {
+        if let Some(link) = self.get_mut(id) {
+            link.pulse = Some(pulse);
+        }
+    }
+
     /// When [`Self::judge`] is due.
     pub(super) fn next_judge(&self) -> Option<Instant> {
         let best = self.best.and_then(|id| self.get(id)).filter(|best| !best.mute)?;
         let asked = best.asked_at.filter(|asked| self.elsewhere >= Some(*asked))?;
-        Some(asked + best.answers_in())
+        let lives = best.pulse.as_ref().and_then(Pulse::last);
+        Some(lives.map_or(asked, |lives| lives.max(asked)) + best.answers_in())
     }
 
     /// Leaves the best link if it owes an answer for too long.

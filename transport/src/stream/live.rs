@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::error::{Rejected, StreamError};
 use super::halves::{ReadHalf, WriteHalf};
-use super::links::LinkId;
+use super::links::{LinkId, Pulse};
 use super::look::Counters;
 use super::machine::Stream;
 use crate::link::PathKind;
@@ -222,6 +222,11 @@ impl Live {
                 inner.stream.link_up(link, kind, rtt, now);
             }
         });
+    }
+
+    /// A link shares its connection with others: something new that came over any of them shows that it lives.
+    pub fn link_pulse(&self, link: LinkId, pulse: Pulse) {
+        self.0.with(|inner, _| inner.stream.link_pulse(link, pulse));
     }
 
     /// The link is lost: what was sent on it and is not acknowledged goes over another.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::error::StreamError;
-use super::links::{LinkId, Links};
+use super::links::{LinkId, Links, Pulse};
 use super::look::{Changes, Counters};
 use super::receive::Receiving;
 use super::send::Sending;
@@ -281,6 +281,11 @@ impl Stream {
         if self.links.up(link, kind, rtt, now) {
             self.rearm(now);
         }
+    }
+
+    /// A link shares its connection with others, whose records show that it lives: see [`Pulse`].
+    pub fn link_pulse(&mut self, link: LinkId, pulse: Pulse) {
+        self.links.pulse(link, pulse);
     }
 
     /// A link has died: what was sent on it and is not acknowledged goes over another.

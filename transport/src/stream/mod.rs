@@ -56,7 +56,7 @@ pub use budget::{Budget, Reservation};
 pub use buffers::buffer;
 pub use error::{Rejected, StreamError};
 pub use halves::{ReadHalf, WriteHalf};
-pub use links::{LinkId, MAX_LINKS};
+pub use links::{LinkId, MAX_LINKS, Pulse};
 pub use live::{Live, Wake};
 pub use look::{Changes, Counters};
 pub use machine::{Read, Stream};

@@ -114,6 +114,7 @@ impl Ride {
             self.conn.stir().stir();
             // What was dropped has changed nothing, and the stream counts it.
             let _ = self.live.receive(self.link, std::mem::take(&mut record));
+            self.conn.pulse().beat(Instant::now());
             coop::consume_budget().await;
         }
     }

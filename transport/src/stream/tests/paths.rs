@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::Windows;
+use super::super::{Pulse, Windows};
 use super::sim::{Sim, data};
 use crate::link::PathKind;
 
@@ -95,6 +95,26 @@ fn a_path_that_answers_nothing_is_left_while_another_does() {
     assert_eq!(sim.streams[0][0].best_link(), Some(healed), "{}", sim.describe());
     sim.run_until_over(60 * S);
     sim.check_whole();
+}
+
+/// Its connection is so full that an answer takes long, while a lightly used relay is quick.
+#[test]
+fn a_full_connection_that_brings_other_streams_is_not_left() {
+    let mut sim = direct(40_000_000);
+    sim.up(PathKind::Relay, 30, 5_000_000);
+    let (direct, pulse) = (sim.links[0].id, Pulse::default());
+    for side in 0..2 {
+        sim.streams[side][0].link_pulse(direct, pulse.clone());
+    }
+    sim.run(S);
+    sim.blacken(direct);
+    for _ in 0..30 {
+        pulse.beat(sim.now);
+        sim.run(S / 10);
+        assert_eq!(sim.streams[0][0].best_link(), Some(direct), "{}", sim.describe());
+    }
+    sim.run(2 * S);
+    assert_ne!(sim.streams[0][0].best_link(), Some(direct), "{}", sim.describe());
 }
 
 /// As when the other side's connection to the broker is lost: ours lives, and what the broker held is gone.
