@@ -71,9 +71,11 @@ pub(super) async fn send(
     let listen = ["pipe", "--listen", "--from", NAMES[from], "--timeout", &seconds];
     let mut listener = End::start(cast, to, &listen, &came)?;
     drop(listener.child.stdin.take());
+    let until = Instant::now() + limit;
+    // Before it is there nobody would seek a direct path to it: the file begins on the relay.
+    present(cast, from, to, until).await?;
     let mut sender = End::start(cast, from, &["pipe", NAMES[to], "--timeout", &seconds], &nothing)?;
     let mut input = sender.child.stdin.take().context("pipe has no standard input")?;
-    let until = Instant::now() + limit;
     let first = async {
         input.write_all(&file[..HALF]).await?;
         input.flush().await?;
@@ -106,6 +108,21 @@ pub(super) async fn send(
     row.path = paths.into_iter().flatten().collect::<Vec<_>>().join(", ");
     "delivered".clone_into(&mut row.state);
     Ok(())
+}
+
+/// Waits until one hears that the other is there.
+async fn present(cast: &Cast, from: usize, to: usize, until: Instant) -> anyhow::Result<()> {
+    loop {
+        let listed = cast.verb(from, &["peers"]).await?;
+        let peers = listed["peers"].as_array().context("no peers are listed")?;
+        if peers.iter().any(|p| p["name"] == NAMES[to] && p["online"] == true) {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            bail!("{} has not come: {listed}", NAMES[to]);
+        }
+        sleep(POLL).await;
+    }
 }
 
 /// Waits until its stream goes directly.
