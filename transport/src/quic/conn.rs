@@ -166,12 +166,12 @@ impl QuicConn {
         }))
     }
 
-    /// For whoever says something.
     /// When a record of any stream last came over it.
     pub(super) fn pulse(&self) -> &Pulse {
         &self.0.pulse
     }
 
+    /// For whoever says something.
     pub(super) fn stir(&self) -> &Arc<Stir> {
         &self.0.stir
     }

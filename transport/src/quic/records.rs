@@ -117,6 +117,8 @@ impl Carried {
 /// Carries the stream until either side has had enough.
 async fn run(ride: Ride, mut send: SendStream, mut recv: RecvStream) {
     ride.conn.widen();
+    // However this ends: who is stopped while it begins must leave no link behind.
+    let _down = Down(&ride);
     // Both are ours alone and open.
     let _ = send.set_priority(PRIORITY);
     let woken = Arc::clone(&ride.woken);
@@ -140,7 +142,15 @@ async fn run(ride: Ride, mut send: SendStream, mut recv: RecvStream) {
         Ok(true) = &mut writing.0 => {}
         () = over => {}
     }
-    ride.live.link_down(ride.link);
+}
+
+/// Takes the link off the stream.
+struct Down<'a>(&'a Ride);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        self.0.live.link_down(self.0.link);
+    }
 }
 
 /// The writing task, which ends with the reading one.

@@ -38,9 +38,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const PING_AFTER: Duration = Duration::from_secs(15);
 /// How long nothing may come after records of streams have left, until the node pings.
 const RECORDS_PING: Duration = Duration::from_secs(5);
-/// And until the connection is given up: streams wait for it, and fail when they hear nothing for a minute. A line of
-/// 128 kbit/s moves what the system keeps of them (`net::os`) in half that time.
-const RECORDS_TIMEOUT: Duration = Duration::from_secs(20);
+/// And from when that ping was written until the connection is given up: streams wait for it, and fail when they hear
+/// nothing for a minute. Behind what the system keeps unsent (`net::os`), a line of 128 kbit/s takes the ping along in
+/// half that time.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may take to show that it lives, once that is in doubt.
 const DOUBT: Duration = Duration::from_secs(1);
 /// How long a closing link waits for the broker's last answers.
@@ -116,16 +117,23 @@ impl Session<'_> {
     }
 }
 
-/// Since when records have left without anything coming.
+/// Since when records have left without anything coming, and when a ping was written behind the first of them.
 #[derive(Default)]
-struct Unheard(watch::Sender<Option<Instant>>);
+struct Unheard(watch::Sender<Option<(Instant, Option<Instant>)>>);
 
 impl Unheard {
     fn left(&self, now: Instant) {
         self.0.send_if_modified(|since| {
             let first = since.is_none();
-            since.get_or_insert(now);
+            since.get_or_insert((now, None));
             first
+        });
+    }
+
+    fn pinged(&self, now: Instant) {
+        self.0.send_if_modified(|since| {
+            let first = since.as_mut().filter(|(_, pinged)| pinged.is_none());
+            first.map(|(_, pinged)| *pinged = Some(now)).is_some()
         });
     }
 
@@ -138,7 +146,12 @@ impl Unheard {
     }
 
     fn since(&self) -> Option<Instant> {
-        *self.0.borrow()
+        self.0.borrow().map(|(since, _)| since)
+    }
+
+    /// When the connection is given up, if nothing comes.
+    fn until(&self) -> Option<Instant> {
+        self.0.borrow().and_then(|(_, pinged)| pinged).map(|at| at + RECORDS_TIMEOUT)
     }
 }
 
@@ -181,7 +194,9 @@ impl Writer<'_> {
         (ping, mut next): (bool, Option<Frame>),
     ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
         if ping {
-            return self.sink.send(Message::Ping(Bytes::new())).await;
+            self.sink.send(Message::Ping(Bytes::new())).await?;
+            self.unheard.pinged(self.net.now());
+            return Ok(());
         }
         for _ in 0..BATCH {
             let Some(frame) = next.take().or_else(|| self.frames.try_recv().ok()) else { break };
@@ -287,8 +302,8 @@ impl Reader<'_> {
     fn deadline(&self, heard: Instant, pinged: bool) -> Instant {
         let quiet = heard + if pinged { STALE_AFTER } else { PING_AFTER };
         let frames = self.pending.waits_since().map(|since| since + ANSWER_TIMEOUT);
-        let records = if pinged { RECORDS_TIMEOUT } else { RECORDS_PING };
-        let records = self.unheard.since().map(|since| since + records);
+        let ping_at = || self.unheard.since().map(|since| since + RECORDS_PING);
+        let records = if pinged { self.unheard.until() } else { ping_at() };
         [frames, records].into_iter().flatten().fold(quiet, Instant::min)
     }
 
@@ -297,7 +312,7 @@ impl Reader<'_> {
         if now >= heard + STALE_AFTER {
             return Some(Loss::new(format!("nothing heard for {} s", STALE_AFTER.as_secs())));
         }
-        if self.unheard.since().is_some_and(|since| now >= since + RECORDS_TIMEOUT) {
+        if self.unheard.until().is_some_and(|until| now >= until) {
             return Some(Loss::new("streams' records were not answered by anything"));
         }
         let late = self.pending.waits_since().is_some_and(|since| now >= since + ANSWER_TIMEOUT);

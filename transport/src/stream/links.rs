@@ -23,6 +23,9 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// For how long the shortest round trip counts, at least; at most twice as long.
 const LEAST: Duration = Duration::from_secs(30);
 
+/// How often a link that was left is asked whether it works again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Names a link; a link that comes up anew has a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
@@ -68,7 +71,7 @@ impl Least {
 pub struct Pulse(Arc<Mutex<Option<Instant>>>);
 
 impl Pulse {
-    /// Something authentic has come.
+    /// A record has come, whether it was new or not: nobody but the other side could send it on this connection.
     pub fn beat(&self, now: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
@@ -96,7 +99,14 @@ pub(super) struct Link {
     /// Of the connection that carries it, if others share that.
     pulse: Option<Pulse>,
     /// It left a question unanswered while another link did not: it comes last until something is heard over it.
-    mute: bool,
+    mute: Option<Mute>,
+}
+
+/// Since when a link is mute, and when it was last asked since.
+#[derive(Clone, Copy, Debug)]
+struct Mute {
+    since: Instant,
+    asked: Instant,
 }
 
 impl Link {
@@ -111,7 +121,7 @@ impl Link {
 
     /// It has left a question unanswered while another link did not.
     pub(super) fn is_mute(&self) -> bool {
-        self.mute
+        self.mute.is_some()
     }
 
     /// How long an answer over it may take until it counts as missing.
@@ -126,7 +136,7 @@ impl Link {
             PathKind::Quic => 1,
             PathKind::Relay => 2,
         };
-        (self.mute, kind, self.rtt())
+        (self.is_mute(), kind, self.rtt())
     }
 }
 
@@ -162,7 +172,7 @@ impl Links {
             drain_at: None,
             asked_at: None,
             pulse: None,
-            mute: false,
+            mute: None,
         });
         self.choose(now);
         true
@@ -213,7 +223,7 @@ impl Links {
     pub(super) fn heard(&mut self, id: LinkId, now: Instant) {
         if let Some(link) = self.get_mut(id) {
             link.asked_at = None;
-            link.mute = false;
+            link.mute = None;
         }
         if self.best != Some(id) {
             self.elsewhere = Some(now);
@@ -230,31 +240,47 @@ impl Links {
 
     /// When [`Self::judge`] is due.
     pub(super) fn next_judge(&self) -> Option<Instant> {
-        let best = self.best.and_then(|id| self.get(id)).filter(|best| !best.mute)?;
+        let again =
+            self.list.iter().filter_map(|l| l.mute).map(|mute| mute.asked + ASK_AGAIN).min();
+        self.verdict().into_iter().chain(again).min()
+    }
+
+    /// When the best link has owed an answer for too long.
+    fn verdict(&self) -> Option<Instant> {
+        let best = self.best.and_then(|id| self.get(id)).filter(|best| !best.is_mute())?;
         let asked = best.asked_at.filter(|asked| self.elsewhere >= Some(*asked))?;
         let lives = best.pulse.as_ref().and_then(Pulse::last);
         Some(lives.map_or(asked, |lives| lives.max(asked)) + best.answers_in())
     }
 
-    /// Leaves the best link if it owes an answer for too long.
+    /// Leaves the best link if it owes an answer for too long, and asks again over those that were left: nothing else
+    /// would bring them back, for where both sides have left one nobody says anything new over it.
     pub(super) fn judge(&mut self, now: Instant) {
-        if self.next_judge().is_some_and(|at| at <= now) {
-            if let Some(best) = self.best.and_then(|id| self.get_mut(id)) {
-                best.mute = true;
-            }
-            self.choose(now);
+        if self.verdict().is_some_and(|at| at <= now)
+            && let Some(best) = self.best.and_then(|id| self.get_mut(id))
+        {
+            best.mute = Some(Mute { since: now, asked: now });
         }
+        for link in &mut self.list {
+            let lives = link.pulse.as_ref().and_then(Pulse::last);
+            link.mute = link.mute.filter(|mute| lives.is_none_or(|lives| lives <= mute.since));
+            if let Some(mute) = link.mute.as_mut().filter(|mute| mute.asked + ASK_AGAIN <= now) {
+                mute.asked = now;
+                link.greet = true;
+            }
+        }
+        self.choose(now);
     }
 
     fn choose(&mut self, now: Instant) {
         let ranked = || self.list.iter().min_by_key(|l| l.rank()).map(|l| l.id);
-        let preferred = self.preferred.filter(|id| self.get(*id).is_some_and(|l| !l.mute));
+        let preferred = self.preferred.filter(|id| self.get(*id).is_some_and(|l| !l.is_mute()));
         let best = preferred.or_else(ranked);
         if best == self.best {
             return;
         }
         if let Some(old) = self.best.and_then(|id| self.get_mut(id)) {
-            old.drain_at = Some(if old.mute { now } else { now + old.patience() });
+            old.drain_at = Some(if old.is_mute() { now } else { now + old.patience() });
         }
         self.best = best;
         if let Some(new) = best.and_then(|id| self.get_mut(id)) {
@@ -309,7 +335,7 @@ impl Links {
 
     /// A link by the broker, where it works.
     pub(super) fn relay(&self) -> Option<LinkId> {
-        self.list.iter().find(|l| l.kind == PathKind::Relay && !l.mute).map(|l| l.id)
+        self.list.iter().find(|l| l.kind == PathKind::Relay && !l.is_mute()).map(|l| l.id)
     }
 
     /// The shortest that the best link's was of late: the bandwidth-delay product is reckoned with it. With one that

@@ -61,6 +61,7 @@ impl Timers {
         self.heard_at = now;
         self.hinted_at = None;
         self.keepalive_at = now + KEEPALIVE;
+        self.turn = 0;
     }
 
     pub(super) fn ack_soon(&mut self, now: Instant) {
@@ -148,7 +149,9 @@ impl Stream {
         }
         if self.phase == Phase::Open && self.timers.keepalive_at <= now {
             self.timers.keepalive_at = now + KEEPALIVE_AGAIN;
-            let first = now < self.timers.heard_at + KEEPALIVE + KEEPALIVE_AGAIN;
+            // Who says that the other side is gone may be the relay itself: then every link is asked.
+            let first = self.timers.hinted_at.is_none()
+                && now < self.timers.heard_at + KEEPALIVE + KEEPALIVE_AGAIN;
             match self.links.relay().filter(|_| first) {
                 Some(relay) => self.probe = Some(relay),
                 None => self.ask_somebody(now),

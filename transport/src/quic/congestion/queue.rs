@@ -2,7 +2,7 @@
 //!
 //! A queue that is full loses packets, and so does a bad radio. Where nothing waits, and little is lost, it
 //! was the latter: sending less would change nothing. Round trips tell how long packets wait. So a loss counts if
-//! - they take longer than the shortest of the last minute by more than a sixteenth of it (0.25 to 5 ms),
+//! - they take longer than the shortest of the last ten minutes by more than a sixteenth of it (0.25 to 5 ms),
 //! - or more than one byte in 50 is lost: the queue may be too short to be seen,
 //! - or nothing comes through at all, or a router says so (ECN).
 
@@ -17,14 +17,15 @@ use quinn_proto::RttEstimator;
 const SHARE: u64 = 50;
 /// What may be lost beyond that, in packets: a few say nothing yet.
 const FEW: u64 = 3;
-/// Bytes over which losses are counted, at the least.
-const SAMPLE: u64 = 1 << 20;
+/// Bytes over which losses are counted, at the least: on a slow line more would be an age.
+const SAMPLE: u64 = 128 << 10;
 /// Packets wait when round trips are longer by this part of the shortest, within the bounds.
 const PART: u32 = 16;
 const SHORT: Duration = Duration::from_micros(250);
 const LONG: Duration = Duration::from_millis(5);
-/// How long a shortest round trip counts, at the least; at the most twice as long.
-const MINUTE: Duration = Duration::from_secs(30);
+/// How long a shortest round trip counts, at the least; at the most twice as long. Many flows together may keep a queue
+/// that never empties: it must not be taken for the way itself. After a move to a longer way this is Cubic for as long.
+const MEMORY: Duration = Duration::from_secs(300);
 
 /// Makes them.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Waits {
 
     /// A packet came back after `took`; `smoothed` round trips are what they usually are now.
     fn saw(&mut self, now: Instant, took: Duration, smoothed: Duration) {
-        if now.saturating_duration_since(self.since) >= MINUTE {
+        if now.saturating_duration_since(self.since) >= MEMORY {
             self.shortest = [Duration::MAX, self.shortest[0]];
             self.since = now;
         }
@@ -265,11 +266,11 @@ mod tests {
         let start = tokio::time::Instant::now().into_std();
         let mut waits = Waits::new(start);
         waits.saw(start, ms(1), ms(1));
-        waits.saw(start + MINUTE / 2, ms(100), ms(100));
+        waits.saw(start + MEMORY / 2, ms(100), ms(100));
         assert!(waits.is_long(), "another way, or a queue: it cannot tell yet");
-        waits.saw(start + MINUTE, ms(100), ms(100));
+        waits.saw(start + MEMORY, ms(100), ms(100));
         assert!(waits.is_long());
-        waits.saw(start + MINUTE * 2, ms(100), ms(100));
+        waits.saw(start + MEMORY * 2, ms(100), ms(100));
         assert_eq!((waits.shortest(), waits.is_long()), (ms(100), false));
         assert_eq!(waits.allowed(), LONG);
     }

@@ -97,6 +97,49 @@ fn a_path_that_answers_nothing_is_left_while_another_does() {
     sim.check_whole();
 }
 
+/// Both leave it, so that nothing new is said over it any more: it is asked now and then, and comes back.
+#[test]
+fn a_link_that_both_sides_left_comes_back() {
+    let mut sim = direct(60_000_000);
+    sim.apps[1][0].send = data(8, 60_000_000);
+    sim.up(PathKind::Relay, 30, 2_000_000);
+    sim.run(S);
+    let direct = sim.links[0].id;
+    sim.blacken(direct);
+    sim.run(5 * S / 2);
+    for side in 0..2 {
+        assert_ne!(sim.streams[side][0].best_link(), Some(direct), "{}", sim.describe());
+    }
+    sim.lighten(direct);
+    sim.run(6 * S);
+    for side in 0..2 {
+        assert_eq!(sim.streams[side][0].best_link(), Some(direct), "{}", sim.describe());
+    }
+    sim.run_until_over(60 * S);
+    sim.check_whole();
+}
+
+/// A relay that says that the other side is gone is not believed while another link has not been asked.
+#[test]
+fn a_relay_that_lies_does_not_end_what_a_direct_path_carries() {
+    let mut sim = direct(1_000);
+    for side in 0..2 {
+        sim.apps[side][0].finish = false;
+    }
+    let relay = sim.up(PathKind::Relay, 30, 2_000_000);
+    sim.run(S);
+    sim.blacken(relay);
+    let mut swallowed = sim.links[1].carried;
+    for _ in 0..600 {
+        sim.run(S / 4);
+        if std::mem::replace(&mut swallowed, sim.links[1].carried) < sim.links[1].carried {
+            let now = sim.now;
+            sim.streams.iter_mut().for_each(|all| all[0].hint_gone(now));
+        }
+        assert!(sim.streams.iter().all(|all| !all[0].is_over()), "{}", sim.describe());
+    }
+}
+
 /// Its connection is so full that an answer takes long, while a lightly used relay is quick.
 #[test]
 fn a_full_connection_that_brings_other_streams_is_not_left() {

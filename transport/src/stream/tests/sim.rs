@@ -207,6 +207,10 @@ impl Sim {
         self.link(id).black = true;
     }
 
+    pub(super) fn lighten(&mut self, id: LinkId) {
+        self.link(id).black = false;
+    }
+
     pub(super) fn prefer(&mut self, side: usize, id: Option<LinkId>) {
         for stream in &mut self.streams[side] {
             stream.prefer(id, self.now);
