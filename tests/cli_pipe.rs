@@ -148,11 +148,11 @@ fn what_cannot_be_is_said_in_words() {
     assert_eq!(run(&["bob", "--name", ""]).code(), (3, "bad_stream_name"));
     assert_eq!(run(&["ana"]).code(), (3, "own_key"));
     assert_eq!(run(&["--listen", "--from", "bop"]).code(), (5, "peer_not_found"));
-    let away = run(&["bob", "--timeout", "1s"]);
+    let away = run(&["bob", "--timeout", "5s"]);
     assert_eq!(away.code(), (4, "peer_offline"));
     let _bob = bob.node();
     let other = Pipe::start(&bob, &["--listen", "--name", "other"], Stdio::null(), Stdio::null());
-    let refused = run(&["bob", "--timeout", "8s"]);
+    let refused = run(&["bob", "--timeout", "20s"]);
     assert_eq!(refused.code(), (7, "stream_refused"), "{refused:?}");
     assert!(refused.message().contains("meshwire pipe --listen"), "{refused:?}");
     assert_eq!(run(&["--listen", "--timeout", "1s"]).code(), (1, "no_stream"));
@@ -202,7 +202,7 @@ fn nodes_tell_at_once_of_a_program_that_dies() {
 #[test]
 fn an_end_by_hand_is_no_end_of_the_bytes() {
     let Pair { ana, bob, broker: _broker } = pair();
-    for node in [None, Some(())] {
+    for (node, signal) in [(None, "INT"), (None, "HUP"), (Some(()), "TERM")] {
         let _node = node.map(|()| ana.node());
         let mut listener = Pipe::start(&bob, &["--listen"], Stdio::null(), Stdio::null());
         let mut opener = Pipe::start(&ana, &["bob"], Stdio::piped(), Stdio::null());
@@ -210,12 +210,43 @@ fn an_end_by_hand_is_no_end_of_the_bytes() {
         listener.connected();
         let mut to_bob = opener.stdin();
         to_bob.write_all(b"half a").unwrap();
-        opener.interrupt();
+        opener.signal(signal);
         assert_eq!(opener.wait().code(), (1, "cancelled"));
         let ended = listener.wait();
         assert_eq!(ended.code(), (1, "stream_reset"), "{ended:?}");
         assert!(ended.message().contains("interrupted"), "{ended:?}");
     }
+}
+
+#[test]
+fn what_ignores_hangups_goes_on() {
+    let Pair { ana, bob, broker: _broker } = pair();
+    let listener = Pipe::start(&bob, &["--listen"], Stdio::null(), Stdio::piped());
+    let mut opener = Pipe::ignoring_hangups(&ana, &["bob"], Stdio::piped(), Stdio::null());
+    opener.connected();
+    opener.signal("HUP");
+    opener.stdin().write_all(b"still here").unwrap();
+    let (ended, (heard, bytes)) = (opener.wait(), listener.output());
+    assert_eq!((ended.status, heard.status, bytes.as_slice()), (0, 0, &b"still here"[..]));
+}
+
+#[test]
+fn who_sends_nothing_leaves_standard_input_alone() {
+    let Pair { ana, bob, broker: _broker } = pair();
+    // Still open, and with something in it that is for somebody else.
+    let (mut rest, mut open) = std::io::pipe().unwrap();
+    open.write_all(b"next").unwrap();
+    let input = rest.try_clone().unwrap();
+    let listener = Pipe::start(&bob, &["--listen", "-n"], input, Stdio::piped());
+    let mut opener = Pipe::start(&ana, &["bob"], Stdio::piped(), Stdio::null());
+    opener.stdin().write_all(b"hello").unwrap();
+    let (opened, (told, bytes)) = (opener.wait(), listener.output());
+    assert_eq!((opened.status, told.status, bytes.as_slice()), (0, 0, &b"hello"[..]));
+    assert_eq!(told.end()["sent"], 0);
+    drop(open);
+    let mut left = String::new();
+    rest.read_to_string(&mut left).unwrap();
+    assert_eq!(left, "next");
 }
 
 #[test]

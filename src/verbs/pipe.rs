@@ -3,6 +3,7 @@
 mod ends;
 mod flow;
 mod show;
+mod signals;
 
 use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _, stderr, stdin, stdout};
@@ -19,7 +20,6 @@ use meshwire_peer::path::PathMode;
 use meshwire_signaling::limits::ms;
 use meshwire_signaling::stream::code;
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::context::Context;
@@ -28,14 +28,17 @@ use crate::exit::{Exit, Failed};
 use crate::output::{clean, note};
 use flow::{Broken, Counted, Ends, both};
 use show::{Rate, line, sum};
+use signals::Signals;
 
 /// How long one who opens waits for the other side to listen, if nobody says.
 const OPEN: Duration = Duration::from_secs(60);
 /// Between two tries at a peer that does not listen yet.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The error of a try that took all its time.
+const UNANSWERED: &str = "stream_unanswered";
 /// What may be different at the next try.
 const NOT_YET: [&str; 5] =
-    ["peer_offline", "stream_refused", "stream_unanswered", "stream_busy", "stream_lost"];
+    ["peer_offline", "stream_refused", UNANSWERED, "stream_busy", "stream_lost"];
 /// How often the line on the terminal is rewritten.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long both sides have to agree that it is over; the bytes are there already.
@@ -48,15 +51,16 @@ const INTERRUPTED: &str = "interrupted";
 /// Send standard input to a peer, and write what comes to standard output
 ///
 /// One side listens, the other names it; bytes go both ways, end to end encrypted, over whatever path is up. Each
-/// direction ends with its input; it is over when both have, with exit code 0 only if the other side has everything. Input
-/// that is typed on a terminal ends with the other direction at the latest. Where no node runs in the background, this
+/// direction ends with its input; it is over when both have, so say --no-input where there is nothing to send. Input that
+/// is typed on a terminal ends with the other direction at the latest. Exit code 0 means that the other side's node has
+/// everything; its program may still fail to write it, and then fails itself. Where no node runs in the background, this
 /// command is one until it ends.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("side").required(true).args(["peer", "listen"])))]
 #[command(after_help = "EXAMPLE:\n  \
-    meshwire pipe --listen > photos.tar                on one machine\n  \
+    meshwire pipe --listen -n > photos.tar             on one machine\n  \
     tar c photos | meshwire pipe bob                   on another\n  \
-    meshwire pipe --listen --from ana --name logs      by her alone, and of this name\n  \
+    meshwire pipe --listen -n --from ana --name logs   by her alone, and of this name\n  \
     tail -f app.log | meshwire pipe bob --name logs")]
 pub(crate) struct Args {
     /// Whom: a name, a key or its unique start; member/session
@@ -67,6 +71,9 @@ pub(crate) struct Args {
     /// With --listen: for this peer alone
     #[arg(long, value_name = "PEER", conflicts_with = "peer")]
     from: Option<String>,
+    /// Send nothing, and leave standard input to others, as ssh -n
+    #[arg(short = 'n', long)]
+    no_input: bool,
     /// What it is called: both sides say the same
     #[arg(long, value_name = "NAME", default_value = "pipe")]
     name: String,
@@ -82,24 +89,8 @@ pub(crate) struct Args {
     no_port_mapping: bool,
 }
 
-/// Ctrl-C and the like.
-struct Signals {
-    int: Signal,
-    term: Signal,
-}
-
-impl Signals {
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.int.recv() => {}
-            _ = self.term.recv() => {}
-        }
-    }
-}
-
 pub(crate) async fn run(cx: &Context, args: Args) -> anyhow::Result<Exit> {
-    let (int, term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut signals = Signals { int, term };
+    let mut signals = Signals::listen()?;
     let home = cx.home()?;
     let settings =
         Settings { mode: args.paths, udp_port: args.udp_port, port_mapping: !args.no_port_mapping };
@@ -135,14 +126,14 @@ async fn pipe(
         stream = Box::pin(connecting) => stream?,
         () = signals.any() => return Err(cancelled()),
     };
-    Box::pin(flow(cx, stream, signals)).await
+    Box::pin(flow(cx, stream, args.no_input, signals)).await
 }
 
 /// Opens a stream, once the other side listens.
 async fn open(cx: &Context, agent: &Agent, args: &Args, peer: &str) -> anyhow::Result<AgentStream> {
     let until = Instant::now() + args.timeout.unwrap_or(OPEN);
     let progress = cx.progress(format!("connecting to {}", clean(peer)));
-    let mut refused = None;
+    let mut earlier = None;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let ask = OpenStream {
@@ -158,12 +149,12 @@ async fn open(cx: &Context, agent: &Agent, args: &Args, peer: &str) -> anyhow::R
         };
         if Instant::now() + AGAIN >= until {
             // The last try may have been too short for an answer.
-            let said = refused.filter(|_| error.code == "stream_unanswered").unwrap_or(error);
+            let said = earlier.filter(|_| error.code == UNANSWERED).unwrap_or(error);
             return Err(unheard(&said, args, peer).into());
         }
         progress.say(format!("waiting for {} to listen ({})", clean(peer), clean(&error.message)));
-        if error.code == "stream_refused" {
-            refused = Some(error);
+        if error.code != UNANSWERED {
+            earlier = Some(error);
         }
         sleep(AGAIN).await;
     }
@@ -210,18 +201,24 @@ async fn accept(cx: &Context, agent: &Agent, args: &Args) -> anyhow::Result<Agen
 }
 
 /// Moves the bytes, and shows that they move.
-async fn flow(cx: &Context, stream: AgentStream, signals: &mut Signals) -> anyhow::Result<()> {
+async fn flow(
+    cx: &Context,
+    stream: AgentStream,
+    no_input: bool,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
     let row = stream.row().clone();
     let (reader, mut writer, watch) = stream.split();
     let (begun, counted) = (Instant::now(), Counted::default());
     let seen = !cx.out.json && stderr().is_terminal();
-    let typed = stdin().is_terminal();
+    let typed = !no_input && stdin().is_terminal();
     if cx.out.json {
         tell(json!({ "event": "stream", "stream": &row }));
     } else if seen && stdout().is_terminal() {
         note(cx.out, &format!("connected with {}", row.peer));
     }
-    let ends = Ends { input: ends::input()?, output: ends::Output::standard()?, typed };
+    let input = if no_input { ends::nothing() } else { ends::input()? };
+    let ends = Ends { input, output: ends::Output::standard()?, typed };
     // A line that is rewritten would get in the way of what is shown there.
     let live = seen && !stdout().is_terminal();
     let path = Cell::new(row.progress.path);

@@ -52,8 +52,30 @@ impl Pipe {
         input: impl Into<Stdio>,
         output: impl Into<Stdio>,
     ) -> Self {
-        let mut command = home.command(&["--json", "pipe"]);
-        command.args(args).env("MESHWIRE_NO_PORT_MAPPING", "1");
+        Self::spawn(verb(home, args), input, output)
+    }
+
+    /// The same, as nohup would start it.
+    pub(crate) fn ignoring_hangups(
+        home: &Home,
+        args: &[&str],
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> Self {
+        let verb = verb(home, args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+        command.arg(verb.get_program()).args(verb.get_args());
+        for (name, value) in verb.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self::spawn(command, input, output)
+    }
+
+    fn spawn(mut command: Command, input: impl Into<Stdio>, output: impl Into<Stdio>) -> Self {
         command.stdin(input).stdout(output).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -125,11 +147,17 @@ impl Pipe {
         self.child.wait().unwrap();
     }
 
-    /// Ctrl-C.
-    pub(crate) fn interrupt(&self) {
+    /// A signal by its name, such as INT for Ctrl-C.
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "INT", &id]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
+}
+
+fn verb(home: &Home, args: &[&str]) -> Command {
+    let mut command = home.command(&["--json", "pipe"]);
+    command.args(args).env("MESHWIRE_NO_PORT_MAPPING", "1");
+    command
 }
 
 impl Drop for Pipe {

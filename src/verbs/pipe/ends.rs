@@ -52,6 +52,11 @@ pub(super) fn input() -> io::Result<mpsc::Receiver<io::Result<Bytes>>> {
     Ok(pieces(raw(io::stdin())?))
 }
 
+/// An input that has ended, while standard input stays unread.
+pub(super) fn nothing() -> mpsc::Receiver<io::Result<Bytes>> {
+    mpsc::channel(1).1
+}
+
 /// Where bytes go that are written in their order by a thread.
 pub(super) struct Output {
     pieces: Option<mpsc::Sender<Bytes>>,

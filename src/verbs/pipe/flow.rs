@@ -43,7 +43,7 @@ pub(super) struct Ends {
     pub(super) typed: bool,
 }
 
-/// Moves bytes both ways until both directions have ended and the other side has everything.
+/// Moves bytes both ways until both directions have ended and the other side's node has everything.
 pub(super) async fn both(
     reader: AgentReader,
     writer: &mut AgentWriter,

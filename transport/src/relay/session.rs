@@ -42,6 +42,8 @@ const RECORDS_PING: Duration = Duration::from_secs(5);
 /// nothing for a minute. Behind what the system keeps unsent (`net::os`), a line of 128 kbit/s takes the ping along in
 /// half that time.
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(15);
+/// And from when the record left, should the ping not get out at all.
+const RECORDS_STUCK: Duration = Duration::from_secs(30);
 /// How long a connection may take to show that it lives, once that is in doubt.
 const DOUBT: Duration = Duration::from_secs(1);
 /// How long a closing link waits for the broker's last answers.
@@ -151,7 +153,9 @@ impl Unheard {
 
     /// When the connection is given up, if nothing comes.
     fn until(&self) -> Option<Instant> {
-        self.0.borrow().and_then(|(_, pinged)| pinged).map(|at| at + RECORDS_TIMEOUT)
+        let (since, pinged) = (*self.0.borrow())?;
+        let stuck = since + RECORDS_STUCK;
+        Some(pinged.map_or(stuck, |at| stuck.min(at + RECORDS_TIMEOUT)))
     }
 }
 
