@@ -205,7 +205,7 @@ fn an_end_by_hand_is_no_end_of_the_bytes() {
     for (node, signal) in [(None, "INT"), (None, "HUP"), (Some(()), "TERM")] {
         let _node = node.map(|()| ana.node());
         let mut listener = Pipe::start(&bob, &["--listen"], Stdio::null(), Stdio::null());
-        let mut opener = Pipe::start(&ana, &["bob"], Stdio::piped(), Stdio::null());
+        let mut opener = Pipe::hearing_hangups(&ana, &["bob"], Stdio::piped(), Stdio::null());
         opener.connected();
         listener.connected();
         let mut to_bob = opener.stdin();

@@ -62,9 +62,30 @@ impl Pipe {
         input: impl Into<Stdio>,
         output: impl Into<Stdio>,
     ) -> Self {
-        let verb = verb(home, args);
-        let mut command = Command::new("sh");
-        command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+        Self::through(shell, &verb(home, args), input, output)
+    }
+
+    /// The same, as a terminal's shell would start it, also where this test was started by nohup.
+    pub(crate) fn hearing_hangups(
+        home: &Home,
+        args: &[&str],
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> Self {
+        let mut env = Command::new("env");
+        env.arg("--default-signal=HUP");
+        Self::through(env, &verb(home, args), input, output)
+    }
+
+    /// Starts a verb by a command that becomes it.
+    fn through(
+        mut command: Command,
+        verb: &Command,
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> Self {
         command.arg(verb.get_program()).args(verb.get_args());
         for (name, value) in verb.get_envs() {
             match value {
