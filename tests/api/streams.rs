@@ -1,5 +1,7 @@
 //! Streams to peers: WebSockets as any language's library makes them.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::client;
 use tokio_tungstenite::tungstenite::http::Request;
@@ -96,6 +98,48 @@ impl Socket {
         }
     }
 
+    /// So many bytes, and word that one of the counts is so far; every word is looked at.
+    fn so_far(
+        &mut self,
+        bytes: usize,
+        (count, far): (&str, u64),
+        look: impl Fn(&Value),
+    ) -> Vec<u8> {
+        let (mut all, mut known) = (Vec::new(), false);
+        while all.len() < bytes || !known {
+            match self.next() {
+                Came::Bytes(bytes) => all.extend(bytes),
+                Came::Said(said) => {
+                    assert_eq!(said["type"], "progress", "{said}");
+                    look(&said);
+                    known |= said[count] == far;
+                }
+                other => panic!("{other:?} after {} bytes", all.len()),
+            }
+        }
+        all
+    }
+
+    /// Writes until the stream has no room for the rest of the last message.
+    /// Which stream it is.
+    fn fill(&mut self, api: &Api) -> Value {
+        let id = self.said()["id"].clone();
+        let mut sent = 0;
+        loop {
+            self.bytes(&[7; 65_536]);
+            sent += 65_536;
+            // Whoever gives up too early, on a slow machine, finds a stream that is less full.
+            let end = Instant::now() + Duration::from_secs(1);
+            let more = until("room, or none", || {
+                let taken = listed(api, &id).is_some_and(|row| row["written"] == sent);
+                (taken || Instant::now() > end).then_some(taken)
+            });
+            if !more {
+                return id;
+            }
+        }
+    }
+
     /// How it is closed.
     fn closed(&mut self) -> Option<CloseCode> {
         loop {
@@ -106,6 +150,12 @@ impl Socket {
             }
         }
     }
+}
+
+/// The row of a stream: an open that was refused before may be listed beside it.
+fn listed(api: &Api, id: &Value) -> Option<Value> {
+    let rows = api.get("/v1/streams").json();
+    rows.as_array().unwrap().iter().find(|row| row["id"] == *id).cloned()
 }
 
 /// What each of two has of one stream.
@@ -152,35 +202,28 @@ fn bytes_go_both_ways_and_each_side_hears_how_far_they_are() {
     }
     assert_eq!((&opened["peer"], &accepted["peer"]), (&json!("bob"), &json!("ana")));
     assert_eq!((&opened["id"], &opened["opened"]), (&accepted["id"], &json!(true)));
-    let listed = ana.get("/v1/streams").json();
-    assert_eq!((&listed[0]["id"], &listed[0]["name"]), (&opened["id"], &json!("talk")));
+    assert_eq!(listed(&ana, &opened["id"]).unwrap()["name"], "talk");
     let data: Vec<u8> = (0..300_000_u32).map(|i| i.to_le_bytes()[i as usize % 3]).collect();
     for piece in data.chunks(65_536) {
         both.ana.bytes(piece);
     }
-    both.ana.say(r#"{"type": "end"}"#);
     both.bob.bytes(b"and back");
-    assert!(both.bob.rest() == data);
+    assert!(both.bob.so_far(data.len(), ("received", 300_000), hold) == data);
+    assert_eq!(both.ana.so_far(8, ("written", 300_000), hold), b"and back");
+    both.ana.say(r#"{"type": "end"}"#);
     both.bob.say(r#"{"type": "end"}"#);
-    assert_eq!(both.ana.rest(), b"and back");
     // Each is told once the other has everything; then both are closed.
-    let mut wanted = vec!["progress", "finished"];
-    let closed = loop {
-        match both.bob.next() {
-            Came::Said(said) => {
-                hold(&said);
-                wanted.retain(|w| said["type"] != *w);
-            }
-            Came::Closed(code) => break code,
-            other => panic!("{other:?}"),
+    for socket in [&mut both.ana, &mut both.bob] {
+        let mut wanted = vec!["end", "finished"];
+        while !wanted.is_empty() {
+            let said = socket.said();
+            hold(&said);
+            wanted.retain(|w| said["type"] != *w);
         }
-    };
-    assert!(
-        closed == Some(CloseCode::Normal) && wanted.iter().all(|w| *w == "progress"),
-        "{wanted:?}"
-    );
+    }
+    assert_eq!(both.bob.closed(), Some(CloseCode::Normal));
     assert_eq!(both.ana.closed(), Some(CloseCode::Normal));
-    until("none", || (ana.get("/v1/streams").json() == json!([])).then_some(()));
+    until("gone", || listed(&ana, &opened["id"]).is_none().then_some(()));
 }
 
 #[test]
@@ -314,6 +357,39 @@ fn each_side_may_stop_reset_or_go() {
     let gone = pair.bob.said();
     assert_eq!((&gone["type"], &gone["by"]), (&json!("reset"), &json!("peer")));
     assert!(gone["reason"].as_str().unwrap().contains("before its end"), "{gone}");
+}
+
+#[test]
+fn a_client_that_waits_for_room_is_heard_and_missed() {
+    let pair = pair();
+    let (_ana, tcp) = up_with_http(&pair.ana, &[], &[]);
+    let _bob = pair.bob.node();
+    let (unix, bob) = (Api::unix(&pair.ana), Api::unix(&pair.bob));
+    let ended = |id: &Value| until("gone", || listed(&unix, id).is_none().then_some(()));
+    let heard = |mut bob: Socket| {
+        assert_eq!(bob.said()["type"], "stream");
+        bob.said()
+    };
+    // Nobody reads what comes to bob until the stream is gone at ana's.
+    let mut full = both(&unix, &bob);
+    let id = full.ana.fill(&unix);
+    full.ana.say(r#"{"type": "reset", "code": 301, "reason": "out of paper"}"#);
+    assert_eq!(full.ana.closed(), Some(CloseCode::Normal));
+    ended(&id);
+    let expected = json!({"type": "reset", "by": "peer", "code": 301, "reason": "out of paper"});
+    assert_eq!(heard(full.bob), expected);
+    for door in [unix.clone(), tcp] {
+        let mut full = both(&door, &bob);
+        let id = full.ana.fill(&unix);
+        // So much that its socket is not even looked at.
+        full.ana.bytes(&[7; 65_536]);
+        full.ana.bytes(&[7; 65_536]);
+        drop(full.ana);
+        ended(&id);
+        let gone = heard(full.bob);
+        assert_eq!((&gone["type"], &gone["by"]), (&json!("reset"), &json!("peer")));
+        assert!(gone["reason"].as_str().unwrap().contains("before its end"), "{gone}");
+    }
 }
 
 #[test]

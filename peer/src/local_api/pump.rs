@@ -10,6 +10,7 @@
 //! the stream has failed, or the client has gone: one that goes before everything has arrived resets the stream.
 
 use axum::body::Bytes;
+use bytes::Buf as _;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use meshwire_signaling::stream::code;
@@ -34,6 +35,10 @@ use crate::node::{Node, PeerStream, StreamHandle};
 
 /// At most so often the client hears how far the stream is.
 const PROGRESS: Duration = Duration::from_millis(250);
+/// After so long without news the client hears even so: one that has died shows by a write that fails, also while what
+/// it wrote waits and is not read on. A ping would be answered, and the answer fail where this side has closed already:
+/// then many a client's library reads no further, and misses the last words.
+const ALIVE: Duration = Duration::from_secs(1);
 /// How long the client has to take the last words.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Pieces that are written before the socket is flushed, if there are so many.
@@ -160,6 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Speaker<'_, S> {
         let mut paths = self.handle.paths();
         let mut tick = interval(PROGRESS);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alive = interval(ALIVE);
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        alive.reset();
         while reading.is_some() || writing {
             let event = tokio::select! {
                 biased;
@@ -182,6 +190,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Speaker<'_, S> {
                 },
                 Ok(()) = paths.changed() => self.progress(&mut shown),
                 _ = tick.tick() => self.progress(&mut shown),
+                _ = alive.tick() => {
+                    shown = self.node.stream_progress(self.handle);
+                    Some(StreamEvent::Progress(shown))
+                }
                 chunk = chunk(reading.as_mut()) => match chunk {
                     Ok(Some(bytes)) => {
                         self.sink.feed(Message::Binary(bytes)).await?;
@@ -197,6 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Speaker<'_, S> {
             };
             if let Some(event) = event {
                 say(self.sink, &event).await?;
+                alive.reset();
             }
         }
         Ok(Outcome::Over)
@@ -254,6 +267,23 @@ pub(crate) fn reset(error: &StreamError, closed: Option<&str>) -> StreamReset {
     StreamReset { by, code, reason }
 }
 
+/// What the stream did with what the client wrote.
+enum Step {
+    /// So many bytes of what waits were taken.
+    Taken(usize),
+    /// None will be: [`Step::Settled`] says why.
+    Failed,
+    Settled(Result<(), StreamError>),
+}
+
+/// Writes of `waiting`; where nothing waits, the other side's last word. Cancel-safe.
+async fn step(write: &mut WriteHalf, waiting: &[u8]) -> Step {
+    if waiting.is_empty() {
+        return Step::Settled(write.finished().await);
+    }
+    write.write(waiting).await.map_or(Step::Failed, Step::Taken)
+}
+
 /// Takes what the client writes and wants; returns what ends it.
 async fn hear<S>(
     source: &mut SplitStream<WebSocketStream<S>>,
@@ -263,23 +293,40 @@ async fn hear<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // Bytes may follow; the other side's last word on them is not known.
-    let (mut open, mut unsettled) = (true, true);
+    // Bytes may follow; the stream does not know of the end yet; the other side's last word is not known.
+    let (mut open, mut unfinished, mut unsettled) = (true, true, true);
+    // While bytes wait for room, the client is heard on, until there are bytes once more.
+    let (mut waiting, mut held) = (Bytes::new(), Bytes::new());
     loop {
+        if waiting.is_empty() {
+            waiting = std::mem::take(&mut held);
+        }
+        if waiting.is_empty() && !open && unfinished {
+            unfinished = false;
+            write.finish();
+        }
         let heard = tokio::select! {
             biased;
-            settled = write.finished(), if unsettled => {
+            step = step(write, &waiting), if unsettled => Err(step),
+            message = source.next(), if held.is_empty() => Ok(message),
+        };
+        let order = match heard {
+            Err(Step::Taken(taken)) => {
+                waiting.advance(taken);
+                continue;
+            }
+            Err(Step::Failed) => {
+                waiting.clear();
+                held.clear();
+                continue;
+            }
+            Err(Step::Settled(settled)) => {
                 unsettled = false;
-                Err(match settled {
+                let news = match settled {
                     Ok(()) => Tell::Finished,
                     Err(StreamError::Stopped { code }) => Tell::Stopped(code),
                     Err(error) => Tell::Failed(error),
-                })
-            }
-            message = source.next() => Ok(message),
-        };
-        let order = match heard {
-            Err(news) => {
+                };
                 let _ = tell.send(news).await;
                 continue;
             }
@@ -287,9 +334,9 @@ where
                 return misuse(CloseCode::Policy, "no bytes may follow an end");
             }
             Ok(Some(Ok(Message::Binary(bytes)))) => {
-                // What fails here shows above; then bytes that come are dropped.
+                // Nobody wants more of them.
                 if unsettled {
-                    let _ = write.write_all(&bytes).await;
+                    held = bytes;
                 }
                 continue;
             }
@@ -308,10 +355,7 @@ where
             Ok(Some(Err(_))) => return Outcome::Gone,
         };
         match order {
-            Ok(StreamOrder::End) if open => {
-                open = false;
-                write.finish();
-            }
+            Ok(StreamOrder::End) if open => open = false,
             Ok(StreamOrder::End) => return misuse(CloseCode::Policy, "there is one end"),
             Ok(StreamOrder::Stop(StreamStop { code })) => {
                 let _ = tell.send(Tell::Stop(code)).await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::stream::SplitStream;
+use futures_util::{Sink, SinkExt as _, StreamExt as _};
 use http_body_util::Full;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, StatusCode};
@@ -125,12 +125,14 @@ fn start(row: StreamRow, socket: Socket) -> AgentStream {
     let (out, orders) = mpsc::channel(WAITING);
     let (bytes, chunks) = mpsc::channel(WAITING);
     let (tell, state) = watch::channel(State { progress: row.progress, ..State::default() });
+    let (reads, reader) = oneshot::channel();
     let (writes, writer) = oneshot::channel();
+    let parts = Parts { reader, writer };
     tokio::spawn(async move {
         let gone = tell.clone();
         tokio::select! {
             () = listen(source, bytes, tell) => {}
-            () = speak(sink, orders, writer) => {}
+            () = speak(sink, orders, parts) => {}
         }
         gone.send_modify(|state| {
             let settled = state.finished || state.stopped.is_some();
@@ -140,7 +142,13 @@ fn start(row: StreamRow, socket: Socket) -> AgentStream {
             state.gone = true;
         });
     });
-    let reader = Reader { chunks, state: state.clone(), out: out.clone(), ended: false };
+    let reader = Reader {
+        chunks,
+        state: state.clone(),
+        reads: Some(reads),
+        ended: false,
+        _open: out.clone(),
+    };
     let writer =
         Writer { out: out.clone(), state: state.clone(), writes: Some(writes), finished: false };
     AgentStream {
@@ -203,13 +211,21 @@ async fn listen(
     }
 }
 
+/// Whether the program still reads and writes; each says its last word, and goes without one where it has none.
+struct Parts {
+    /// Its word: it reads no more, before the end.
+    reader: oneshot::Receiver<()>,
+    /// Its word: it has finished, or there was nobody to write to. Without it the program has gone before its end.
+    writer: oneshot::Receiver<()>,
+}
+
 /// Sends what the program says, until all parts of the stream are gone, or the writing one before its end.
-async fn speak(
-    mut sink: SplitSink<Socket, Message>,
-    mut orders: mpsc::Receiver<Message>,
-    mut writer: oneshot::Receiver<()>,
-) {
-    let mut writes = true;
+async fn speak<S>(mut sink: S, mut orders: mpsc::Receiver<Message>, parts: Parts)
+where
+    S: Sink<Message> + Unpin,
+{
+    let Parts { mut reader, mut writer } = parts;
+    let (mut reads, mut writes) = (true, true);
     loop {
         let order = tokio::select! {
             biased;
@@ -220,10 +236,37 @@ async fn speak(
                 writes = false;
                 continue;
             }
+            // Before what waits: the other side must not take bytes that are thrown away for read.
+            gone = &mut reader, if reads => {
+                reads = false;
+                if gone.is_err() {
+                    continue;
+                }
+                Some(order(&StreamOrder::Stop(StreamStop::default())))
+            }
             order = orders.recv() => order,
         };
         let Some(order) = order else { return };
-        if sink.feed(order).await.is_err() || orders.is_empty() && sink.flush().await.is_err() {
+        let last = orders.is_empty();
+        let sending = async {
+            sink.feed(order).await?;
+            if last { sink.flush().await } else { Ok(()) }
+        };
+        tokio::pin!(sending);
+        let sent = loop {
+            tokio::select! {
+                biased;
+                // A socket that is full must not keep it.
+                done = &mut writer, if writes => {
+                    if done.is_err() {
+                        return;
+                    }
+                    writes = false;
+                }
+                sent = &mut sending => break sent,
+            }
+        };
+        if sent.is_err() {
             // What the node has said before it went is still to be read.
             return std::future::pending().await;
         }
@@ -244,8 +287,11 @@ fn gone(state: &watch::Receiver<State>) -> StreamFailure {
 pub(super) struct Reader {
     chunks: mpsc::Receiver<Bytes>,
     state: watch::Receiver<State>,
-    out: mpsc::Sender<Message>,
+    /// Dropped without a word: there is nothing to stop.
+    reads: Option<oneshot::Sender<()>>,
     ended: bool,
+    /// The stream is not over while it is read.
+    _open: mpsc::Sender<Message>,
 }
 
 impl Reader {
@@ -262,9 +308,10 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if !self.ended {
-            // Where there is no room for it, what comes is dropped all the same.
-            let _ = self.out.try_send(order(&StreamOrder::Stop(StreamStop::default())));
+        if let Some(reads) = self.reads.take()
+            && !self.ended
+        {
+            let _ = reads.send(());
         }
     }
 }
@@ -357,5 +404,51 @@ impl Watch {
 
     pub(super) async fn over(&self) {
         let _ = self.state.clone().wait_for(|state| state.gone).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_is_said_though_the_queue_is_full() {
+        let (near, far) = tokio::io::duplex(64);
+        let near = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let mut far = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        let (out, orders) = mpsc::channel(WAITING);
+        let bytes = Message::binary(vec![1; 1000]);
+        while out.try_send(bytes.clone()).is_ok() {}
+        let (reads, reader) = oneshot::channel();
+        let (writes, writer) = oneshot::channel();
+        let (_, chunks) = mpsc::channel(1);
+        let (_, state) = watch::channel(State::default());
+        drop(Reader { chunks, state, reads: Some(reads), ended: false, _open: out });
+        let speaking = tokio::spawn(speak(near, orders, Parts { reader, writer }));
+        let stop = order(&StreamOrder::Stop(StreamStop::default()));
+        assert_eq!(far.next().await.unwrap().unwrap(), stop);
+        for _ in 0..WAITING {
+            assert_eq!(far.next().await.unwrap().unwrap(), bytes);
+        }
+        // Nothing is left that could say more.
+        speaking.await.unwrap();
+        drop(writes);
+    }
+
+    #[tokio::test]
+    async fn who_goes_before_the_end_is_not_kept_by_a_full_socket() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let near = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        let (out, orders) = mpsc::channel(WAITING);
+        out.try_send(Message::binary(vec![1; 1000])).unwrap();
+        let (_reads, reader) = oneshot::channel();
+        let (writes, writer) = oneshot::channel();
+        let speaking = tokio::spawn(speak(near, orders, Parts { reader, writer }));
+        // It has begun, and nobody reads on.
+        far.read_u8().await.unwrap();
+        drop(writes);
+        speaking.await.unwrap();
     }
 }
