@@ -229,15 +229,40 @@ async fn while_it_moves(
     assert_eq!(all.0.unwrap(), all.1.unwrap());
 }
 
-/// A gibibyte as it is read, and what it was.
-async fn gibibyte(ann: &Node, bob: &Node, story: impl AsyncFnOnce(&StreamHandle, &StreamHandle)) {
+/// How far a gibibyte may go, and how far it is.
+struct Course {
+    ann: StreamHandle,
+    bob: StreamHandle,
+    /// Ann writes up to here: so there is something left, however long a path takes to come back.
+    allowed: tokio::sync::watch::Sender<usize>,
+}
+
+impl Course {
+    /// Lets ann write up to so many mebibytes.
+    fn allow(&self, mib: usize) {
+        self.allowed.send_replace(mib * MIB);
+    }
+
+    /// Waits until bob has so many mebibytes.
+    async fn has(&self, mib: usize) {
+        let have = usize::try_from(self.bob.stats().received).unwrap();
+        moves(&self.bob, (mib * MIB).saturating_sub(have)).await;
+    }
+}
+
+/// Sends a gibibyte from ann to bob while `story` happens to its paths.
+async fn gibibyte(ann: &Node, bob: &Node, story: impl AsyncFnOnce(&Course)) {
+    const ALL: usize = 1 << 30;
     let (a, b) = pair(ann, bob, "a gibibyte").await;
-    let (at_a, at_b) = (a.handle(), b.handle());
+    let (allowed, mut may) = tokio::sync::watch::channel(0);
+    let course = Course { ann: a.handle(), bob: b.handle(), allowed };
     let ((_back, mut to_bob), (mut from_ann, mut back)) = (a.split(), b.split());
     back.finish();
     let writing = tokio::spawn(async move {
         let (mut piece, mut hash) = (bytes(3, 256 << 10), Sha256::new());
-        for n in 0..(1 << 30) / piece.len() {
+        for n in 0..ALL / piece.len() {
+            let end = (n + 1) * piece.len();
+            may.wait_for(|allowed| end <= *allowed).await.unwrap();
             // No piece is like another.
             piece[..8].copy_from_slice(&n.to_be_bytes());
             hash.update(&piece);
@@ -259,10 +284,11 @@ async fn gibibyte(ann: &Node, bob: &Node, story: impl AsyncFnOnce(&StreamHandle,
             }
         }
     });
-    is(&at_a, Some(PathKind::Quic)).await;
-    story(&at_a, &at_b).await;
+    is(&course.ann, Some(PathKind::Quic)).await;
+    story(&course).await;
+    course.allow(ALL / MIB);
     let (sent, came) = tokio::join!(writing, reading);
-    assert_eq!((sent.unwrap(), 1 << 30), came.unwrap());
+    assert_eq!((sent.unwrap(), ALL), came.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -271,26 +297,31 @@ async fn a_gibibyte_outlives_each_of_its_paths() {
     let valve = Valve::default();
     let to_ann = Cutter::start(world.broker.addr()).await;
     let (ann, bob) = direct_pair(&world, &to_ann.base, Arc::new(valve.clone())).await;
-    gibibyte(&ann, &bob, async |a, b| {
-        moves(b, 128 * MIB).await;
+    gibibyte(&ann, &bob, async |course| {
+        course.allow(256);
+        course.has(128).await;
         valve.close(true);
-        is(a, Some(PathKind::Relay)).await;
-        moves(b, 128 * MIB).await;
+        is(&course.ann, Some(PathKind::Relay)).await;
+        course.has(256).await;
+        course.allow(384);
+        course.has(384).await;
         valve.close(false);
-        is(a, Some(PathKind::Quic)).await;
-        moves(b, 128 * MIB).await;
+        is(&course.ann, Some(PathKind::Quic)).await;
+        course.allow(640);
+        course.has(512).await;
         to_ann.cut(true);
-        moves(b, 64 * MIB).await;
+        course.has(640).await;
         // Neither path, for twenty seconds.
+        course.allow(768);
+        course.has(644).await;
         valve.close(true);
         to_ann.cut(false);
         tokio::time::sleep(Duration::from_secs(20)).await;
-        let stuck = b.stats().received;
         to_ann.cut(true);
-        moves(b, 64 * MIB).await;
+        course.has(768).await;
         valve.close(false);
-        is(a, Some(PathKind::Quic)).await;
-        assert!(stuck < 1 << 30, "it was over before");
+        course.allow(896);
+        is(&course.ann, Some(PathKind::Quic)).await;
     })
     .await;
     stop(ann).await;

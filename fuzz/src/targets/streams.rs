@@ -137,7 +137,8 @@ impl World {
         if *finished {
             return;
         }
-        let data: Vec<u8> = (sent.len()..sent.len() + len).map(|n| (n * 7) as u8).collect();
+        let data: Vec<u8> =
+            (sent.len()..sent.len() + len).map(|n| n.wrapping_mul(7).to_le_bytes()[0]).collect();
         if let Ok(taken) = stream.write(&data, self.now) {
             sent.extend_from_slice(&data[..taken]);
         }
