@@ -578,7 +578,7 @@ async fn a_session_opens_to_a_session() {
             }
         }
     };
-    let (a, b) = within("a stream", async { tokio::join!(opening, accepting) }).await;
+    let (a, b) = Box::pin(within("a stream", async { tokio::join!(opening, accepting) })).await;
     assert_eq!(
         (b.info().peer_name.as_str(), a.info().peer_name.as_str()),
         ("ann/writer", "bob/reader")

@@ -161,7 +161,7 @@ async fn happens(town: &mut Town, dice: &mut ChaCha8Rng, number: u8) {
             town.note("broker started");
         }
         event => {
-            let home = if dice.next_u32() % 2 == 0 { town.ana } else { town.bob };
+            let home = if dice.next_u32().is_multiple_of(2) { town.ana } else { town.bob };
             let state = if event == 7 { LinkState::BlackHole } else { LinkState::Down };
             town.state(home.uplink, state);
             sleep(a_while).await;
