@@ -282,9 +282,7 @@ impl Reader<'_> {
                     if let Some(loss) = self.overdue(heard) {
                         return End::Lost(loss);
                     }
-                    let records = self.unheard.since().map(|since| since + RECORDS_PING);
-                    let ping_at = records.map_or(heard + PING_AFTER, |at| at.min(heard + PING_AFTER));
-                    if !pinged && self.net.now() >= ping_at {
+                    if !pinged && self.net.now() >= self.ping_at(heard) {
                         self.ping.notify_one();
                         pinged = true;
                     }
@@ -304,11 +302,15 @@ impl Reader<'_> {
 
     /// When to look at the clock again.
     fn deadline(&self, heard: Instant, pinged: bool) -> Instant {
-        let quiet = heard + if pinged { STALE_AFTER } else { PING_AFTER };
+        let quiet = if pinged { heard + STALE_AFTER } else { self.ping_at(heard) };
         let frames = self.pending.waits_since().map(|since| since + ANSWER_TIMEOUT);
-        let ping_at = || self.unheard.since().map(|since| since + RECORDS_PING);
-        let records = if pinged { self.unheard.until() } else { ping_at() };
-        [frames, records].into_iter().flatten().fold(quiet, Instant::min)
+        [frames, self.unheard.until()].into_iter().flatten().fold(quiet, Instant::min)
+    }
+
+    /// When a ping is due: sooner once records have left.
+    fn ping_at(&self, heard: Instant) -> Instant {
+        let quiet = heard + PING_AFTER;
+        self.unheard.since().map_or(quiet, |since| quiet.min(since + RECORDS_PING))
     }
 
     fn overdue(&self, heard: Instant) -> Option<Loss> {
