@@ -26,16 +26,18 @@ mod control;
 mod keys;
 mod open;
 mod record;
+mod suite;
 #[cfg(test)]
 mod tests;
 
 pub use control::{BadControl, Control, MAX_REASON, State, code};
-pub use keys::{Ends, Fresh, Keys, Offer, OpenKeys, Role, SealKeys, Secret, Suite};
+pub use keys::{Ends, Fresh, Keys, Offer, OpenKeys, Role, SealKeys, Secret};
 pub use open::{MAX_SUITES, Open, OpenError, TTL, TYPE, VERSION};
 pub use record::{
     ACCEPT_PREFIX, FRESH, Header, Kind, MAX_NUMBER, MAX_PLAINTEXT, MAX_RECORD, OVERHEAD, PREFIX,
     RecordError, TAG,
 };
+pub use suite::Suite;
 
 /// Longest name of a stream, in bytes.
 pub const MAX_NAME: usize = 128;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::MAX_NAME;
-use super::keys::{Secret, Suite};
+use super::keys::Secret;
+use super::suite::Suite;
 use crate::UnixMillis;
 use crate::codec::{self, CodecError};
 use crate::envelope::{

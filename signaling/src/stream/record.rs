@@ -1,6 +1,6 @@
 //! The outside of a record: 28 bytes in clear, of an accept 32 more, ciphertext, tag. Integers are big-endian.
 
-use super::keys::Suite;
+use super::suite::Suite;
 use crate::id::StreamId;
 
 /// Most bytes of a record: messages interleave with them on the broker's connection.
