@@ -1,4 +1,5 @@
-//! One stream against raw quinn, both in this run, over loopback with the same windows: 64 KiB writes, one way.
+//! One stream against raw quinn, both in this run, over loopback with the same windows: 64 KiB writes, one way. Each side has a
+//! runtime of its own, as two processes would.
 //! The ratios count, the absolute figures are this machine's.
 //!
 //! ```text
@@ -12,19 +13,17 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and may fail")]
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use meshwire_signaling::stream::{Ends, Fresh, Secret};
 use meshwire_signaling::{MeshId, PublicKey, StreamId};
 use meshwire_transport::net::OsNet;
+use meshwire_transport::quic::bare::BareEnd;
 use meshwire_transport::quic::interfaces::FixedInterfaces;
 use meshwire_transport::quic::{Accepted, Attempt, Config, Dial, QuicConn, QuicNode, Role};
 use meshwire_transport::stream::{Budget, Live, Stream, Windows};
-use quinn::{Endpoint, TransportConfig, VarInt};
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::Instant;
 
 /// Bytes of the application's writes and reads.
@@ -33,63 +32,55 @@ const WRITE: usize = 64 << 10;
 const ALL: usize = 1 << 30;
 const ROUNDS: usize = 5;
 
+/// The other side: a runtime of its own, as a process of its own would have.
+#[derive(Clone)]
+struct Far(Handle);
+
+impl Far {
+    async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        self.0.spawn(work).await.unwrap()
+    }
+}
+
 async fn node() -> QuicNode {
     let interfaces = Arc::new(FixedInterfaces::new([]));
     QuicNode::start(Arc::new(OsNet), Config::new(interfaces)).await.unwrap()
 }
 
-async fn connect(a: &QuicNode, b: &QuicNode) -> (QuicConn, QuicConn) {
+async fn nodes(there: &Far) -> (QuicNode, Arc<QuicNode>) {
+    (node().await, Arc::new(there.run(node()).await))
+}
+
+async fn connect(a: &QuicNode, b: &Arc<QuicNode>, there: &Far) -> (QuicConn, QuicConn) {
     let dial = |role| Dial { loopback: true, ..Dial::new(role) };
     let mut left: Attempt = a.dial(dial(Role::Controlling)).unwrap();
-    let mut right: Attempt = b.dial(dial(Role::Controlled)).unwrap();
+    let node = Arc::clone(b);
+    let mut right: Attempt =
+        there.run(async move { node.dial(dial(Role::Controlled)).unwrap() }).await;
     left.handle().set_remote(right.local().clone()).await.unwrap();
     right.handle().set_remote(left.local().clone()).await.unwrap();
     let (left, right) = tokio::join!(left.connected(), right.connected());
     (left.unwrap(), right.unwrap())
 }
 
-/// Plain quinn with the windows and socket buffers of a node.
-async fn raw() -> (quinn::Connection, quinn::Connection, [Endpoint; 2]) {
-    let key = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let cert = key.cert.der().clone();
-    let secret = PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
-    let mut transport = TransportConfig::default();
-    transport
-        .stream_receive_window(VarInt::from_u32(18 << 20))
-        .receive_window(VarInt::from_u32(24 << 20))
-        .send_window(24 << 20)
-        .initial_rtt(Duration::from_millis(100));
-    let transport = Arc::new(transport);
-    let mut server =
-        quinn::ServerConfig::with_single_cert(vec![cert.clone()], secret.into()).unwrap();
-    server.transport_config(Arc::clone(&transport));
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(cert).unwrap();
-    let mut config = quinn::ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
-    config.transport_config(transport);
-    let bind = |server| {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
-        let _ = socket.set_recv_buffer_size(4 << 20);
-        let _ = socket.set_send_buffer_size(4 << 20);
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let runtime = Arc::new(quinn::TokioRuntime);
-        Endpoint::new(quinn::EndpointConfig::default(), server, socket.into(), runtime).unwrap()
-    };
-    let (client, server) = (bind(None), bind(Some(server)));
-    let connecting =
-        client.connect_with(config, server.local_addr().unwrap(), "localhost").unwrap();
-    let accepting = async { server.accept().await.unwrap().await };
-    let (a, b) = tokio::join!(connecting, accepting);
-    (a.unwrap(), b.unwrap(), [client, server])
+/// Plain quinn with the windows, the congestion control and the socket buffers of a node.
+async fn raw(there: &Far) -> (quinn::Connection, quinn::Connection, [Arc<BareEnd>; 2]) {
+    let near = Arc::new(BareEnd::start(&OsNet).unwrap());
+    let far = Arc::new(there.run(async { BareEnd::start(&OsNet).unwrap() }).await);
+    far.listen(near.fingerprint()).unwrap();
+    let accepts = Arc::clone(&far);
+    let accepting = there.run(async move { accepts.accept().await.unwrap() });
+    let (a, b) = tokio::join!(near.connect(far.addr(), far.fingerprint()), accepting);
+    (a.unwrap(), b, [near, far])
 }
 
 /// Bytes per second from one to the other.
 async fn bulk(
     mut write: impl AsyncWrite + Unpin,
     mut read: impl AsyncRead + Unpin + Send + 'static,
+    there: &Far,
 ) -> f64 {
-    let reading = tokio::spawn(async move {
+    let reading = there.0.spawn(async move {
         let (mut got, mut buf) = (0, vec![0; WRITE]);
         loop {
             match read.read(&mut buf).await.unwrap() {
@@ -110,7 +101,7 @@ async fn bulk(
 }
 
 /// Both sides of a stream: opener, acceptor.
-fn pair(n: u32, windows: Windows, budgets: &[Budget; 2]) -> (Live, Live) {
+fn pair(n: u32, windows: Windows, budgets: &[Budget; 2], there: &Far) -> (Live, Live) {
     let [opener, acceptor] = [[2; 32], [3; 32]].map(PublicKey);
     let mut id = [0; 16];
     id[..4].copy_from_slice(&n.to_be_bytes());
@@ -119,7 +110,9 @@ fn pair(n: u32, windows: Windows, budgets: &[Budget; 2]) -> (Live, Live) {
     let secret = Secret::new([7; 32]);
     let (a, open) = Stream::open(secret, "bench", ends, &windows, &budgets[0], now).unwrap();
     let b = Stream::accept(&open, ends, Fresh([8; 32]), &windows, &budgets[1], now).unwrap();
-    (Live::start(a), Live::start(b))
+    let a = Live::start(a);
+    let _there = there.0.enter();
+    (a, Live::start(b))
 }
 
 fn budgets() -> [Budget; 2] {
@@ -127,21 +120,24 @@ fn budgets() -> [Budget; 2] {
 }
 
 /// Many streams at once.
-async fn many(streams: u32) {
+async fn many(streams: u32, there: &Far) {
     const EACH: u64 = 1 << 20;
-    let nodes = (node().await, node().await);
-    let (near, far) = connect(&nodes.0, &nodes.1).await;
+    let nodes = nodes(there).await;
+    let (near, far) = connect(&nodes.0, &nodes.1, there).await;
     let budgets = budgets();
     // As much for each as there may be of them.
     let windows = Windows { initial: 64 << 10, ..Windows::default() };
-    let pairs: Vec<_> = (0..streams).map(|n| pair(n, windows, &budgets)).collect();
+    let pairs: Vec<_> = (0..streams).map(|n| pair(n, windows, &budgets, there)).collect();
     let known: HashMap<StreamId, Live> = pairs.iter().map(|(a, _)| (a.id(), a.clone())).collect();
     tokio::spawn(async move { near.serve_streams(|id| known.get(id).cloned()).await });
     let before = Instant::now();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let mut carried = Vec::new();
     for (a, b) in &pairs {
-        carried.push(far.carry(b));
+        carried.push({
+            let _there = there.0.enter();
+            far.carry(b)
+        });
         let (_back, mut write) = a.halves().unwrap();
         let (mut read, mut forth) = b.halves().unwrap();
         tokio::spawn(async move {
@@ -151,7 +147,7 @@ async fn many(streams: u32) {
             drop(_back);
         });
         let tell = tell.clone();
-        tokio::spawn(async move {
+        there.0.spawn(async move {
             forth.finish();
             let mut buf = vec![0; WRITE];
             while read.read(&mut buf).await.unwrap() > 0 {}
@@ -177,44 +173,51 @@ async fn many(streams: u32) {
 }
 
 /// A stream of ours over the connection.
-async fn stream(near: &QuicConn, far: &QuicConn) -> f64 {
-    let (a, b) = pair(0, Windows::default(), &budgets());
+async fn stream(near: &QuicConn, far: &QuicConn, there: &Far) -> f64 {
+    let (a, b) = pair(0, Windows::default(), &budgets(), there);
     let known = a.clone();
     let near = near.clone();
     let serving = tokio::spawn(async move { near.serve_streams(|_| Some(known.clone())).await })
         .abort_handle();
-    let _carried = far.carry(&b);
+    let _carried = {
+        let _there = there.0.enter();
+        far.carry(&b)
+    };
     let (_read, write) = a.halves().unwrap();
     let (read, _write) = b.halves().unwrap();
     a.accepted().await.unwrap();
-    let rate = bulk(write, read).await;
+    let rate = bulk(write, read, there).await;
     serving.abort();
     rate
 }
 
 /// A QUIC stream of a node's connection, with nothing of streams.
-async fn plain(near: &QuicConn, far: &QuicConn) -> f64 {
+async fn plain(near: &QuicConn, far: &QuicConn, there: &Far) -> f64 {
     let (mut send, _recv) = near.open_bi().await.unwrap();
     send.write_all(&[9]).await.unwrap();
     let Accepted::Other(9, _send, recv) = far.accept().await.unwrap() else { panic!("other") };
-    bulk(send, recv).await
+    bulk(send, recv, there).await
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn main() {
     let word = std::env::args().nth(1);
-    // On a worker, as the tasks of a program are; this thread would be a third one on two cores.
-    tokio::spawn(async move {
+    let (here, far) = (runtime(), runtime());
+    let there = Far(far.handle().clone());
+    // On a worker, as the tasks of a program are; this thread would be one more on two cores.
+    let all = here.spawn(async move {
         match word.as_deref() {
-            None => compare().await,
-            Some("raw") => alone(Column::Raw).await,
-            Some("ice") => alone(Column::Ice).await,
-            Some("stream") => alone(Column::Stream).await,
-            Some(streams) => many(streams.parse().unwrap()).await,
+            None => compare(&there).await,
+            Some("raw") => alone(Column::Raw, &there).await,
+            Some("ice") => alone(Column::Ice, &there).await,
+            Some("stream") => alone(Column::Stream, &there).await,
+            Some(streams) => many(streams.parse().unwrap(), &there).await,
         }
-    })
-    .await
-    .unwrap();
+    });
+    here.block_on(all).unwrap();
 }
 
 #[derive(Clone, Copy)]
@@ -224,36 +227,36 @@ enum Column {
     Stream,
 }
 
-async fn measure(column: Column) -> f64 {
+async fn measure(column: Column, there: &Far) -> f64 {
     if let Column::Raw = column {
-        let (a, b, _ends) = raw().await;
+        let (a, b, _ends) = raw(there).await;
         let (mut send, _recv) = a.open_bi().await.unwrap();
         send.write_all(&[9]).await.unwrap();
         let (_send, mut recv) = b.accept_bi().await.unwrap();
         recv.read_exact(&mut [0]).await.unwrap();
-        return bulk(send, recv).await;
+        return bulk(send, recv, there).await;
     }
-    let nodes = (node().await, node().await);
-    let (near, far) = connect(&nodes.0, &nodes.1).await;
+    let nodes = nodes(there).await;
+    let (near, far) = connect(&nodes.0, &nodes.1, there).await;
     match column {
-        Column::Stream => stream(&near, &far).await,
-        _ => plain(&near, &far).await,
+        Column::Stream => stream(&near, &far, there).await,
+        _ => plain(&near, &far, there).await,
     }
 }
 
-async fn alone(column: Column) {
+async fn alone(column: Column, there: &Far) {
     for _ in 0..ROUNDS {
-        println!("{:.0} MB/s", measure(column).await);
+        println!("{:.0} MB/s", measure(column, there).await);
     }
 }
 
-async fn compare() {
+async fn compare(there: &Far) {
     println!("| raw quinn | quinn over ICE | stream | stream / raw | stream / over ICE |");
     println!("|---|---|---|---|---|");
     for _ in 0..ROUNDS {
-        let raw = measure(Column::Raw).await;
-        let ice = measure(Column::Ice).await;
-        let ours = measure(Column::Stream).await;
+        let raw = measure(Column::Raw, there).await;
+        let ice = measure(Column::Ice, there).await;
+        let ours = measure(Column::Stream, there).await;
         println!(
             "| {raw:.0} MB/s | {ice:.0} MB/s | {ours:.0} MB/s | {:.2} | {:.2} |",
             ours / raw,
