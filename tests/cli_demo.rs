@@ -14,6 +14,10 @@ fn the_demo_delivers_everything() {
     assert_eq!(played.status, 0, "{}", played.stderr);
     let rows = played.json["rows"].as_array().unwrap();
     assert!(rows.len() >= 5 && rows.iter().all(|r| r["state"] == "delivered"), "{rows:?}");
+    let file = rows.iter().find(|r| r["file"].is_object()).unwrap();
+    assert_eq!(file["path"], "relay, direct", "{file}");
+    let bytes = |what: &str| file["file"][what].as_u64().unwrap();
+    assert!(bytes("relayed") >= 1 << 20 && bytes("direct") >= 8 << 20, "{file}");
     let last = rows.last().unwrap();
     assert_eq!((&last["what"], &last["path"]), (&"without the broker".into(), &"direct".into()));
     assert!(!home.path().exists(), "the demo leaves the caller's home alone");

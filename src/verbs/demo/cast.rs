@@ -17,7 +17,8 @@ use tokio::process::ChildStdout;
 use tokio::time::timeout;
 
 use super::Sabotage;
-use super::proxy::{Proxy, through};
+use super::gate::Gate;
+use super::proxy::{Part, Proxy, through};
 
 /// Longest wait for a process to be ready or a verb to end: none takes a second by itself.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,7 +76,8 @@ fn last_line(log: &Path) -> String {
 pub(super) struct Cast {
     nodes: [Option<Process>; NAMES.len()],
     broker: Option<Process>,
-    proxy: Option<Proxy>,
+    proxies: Vec<Proxy>,
+    gate: Arc<Gate>,
     listen: SocketAddr,
     net: Arc<dyn Net>,
     program: PathBuf,
@@ -90,7 +92,8 @@ impl Cast {
         Ok(Self {
             nodes: [const { None }; NAMES.len()],
             broker: None,
-            proxy: None,
+            proxies: Vec::new(),
+            gate: Arc::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             net,
             program: std::env::current_exe().context("this program's own path")?,
@@ -136,18 +139,29 @@ impl Cast {
         self.broker = None;
     }
 
-    /// Puts a misbehaving proxy in front of bob's node, where the sabotage wants one; the link that
-    /// bob is to join by.
-    pub(super) async fn sabotage(
+    /// Puts a proxy in front of somebody's node: of bob's a misbehaving one, where the sabotage wants that, of cy's the
+    /// gate. The link to join by.
+    pub(super) async fn way(
         &mut self,
+        who: usize,
         sabotage: Option<Sabotage>,
         link: &str,
     ) -> anyhow::Result<String> {
-        let Some(fault) = sabotage.and_then(Sabotage::fault) else { return Ok(link.to_owned()) };
-        let proxy = Proxy::start(self.net.clone(), self.listen, fault).await?;
+        let part = match who {
+            BOB => sabotage.and_then(Sabotage::fault).map(Part::Fault),
+            CY => Some(Part::Gate(self.gate.clone())),
+            _ => None,
+        };
+        let Some(part) = part else { return Ok(link.to_owned()) };
+        let proxy = Proxy::start(self.net.clone(), self.listen, part).await?;
         let link = through(link, proxy.addr())?;
-        self.proxy = Some(proxy);
+        self.proxies.push(proxy);
         Ok(link)
+    }
+
+    /// What is in front of cy's node.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Creates the mesh, as ana.

@@ -3,11 +3,13 @@
 //! ```text
 //! script ── rows, each with what must be true ──► table
 //!    └── cast ── broker, ana, bob, cy: processes and homes in a temporary folder
-//!                          └── proxy, in front of bob's node where something is sabotaged
+//!                          └── proxy, in front of bob's node where something is sabotaged,
+//!                                     in front of cy's as the gate that has direct paths come late
 //! ```
 
 mod cast;
 mod file;
+mod gate;
 mod proxy;
 mod script;
 mod table;

@@ -1,6 +1,6 @@
-//! A proxy between one node and the broker that misbehaves on purpose.
+//! A proxy between one node and the broker that misbehaves on purpose, or is a [`Gate`].
 //!
-//! HTTP passes as it is. On the WebSocket the upgrade passes too; then frames are read, changed or
+//! HTTP passes as it is. On the WebSocket the upgrade passes too; then frames are read, changed, held back or
 //! lost, and written again, on both sides.
 
 use std::io;
@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::Frame;
@@ -20,6 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::Sabotage;
+use super::gate::{Gate, Held};
 
 /// Longest head of a request or answer.
 const MAX_HEAD: usize = 16 * 1024;
@@ -33,6 +35,15 @@ pub(super) enum Fault {
     FlipCiphertext,
     /// Loses every ack from the node.
     DropAcks,
+}
+
+/// What a proxy is there for.
+#[derive(Clone)]
+pub(super) enum Part {
+    /// It misbehaves.
+    Fault(Fault),
+    /// It has direct paths come late.
+    Gate(Arc<Gate>),
 }
 
 impl Sabotage {
@@ -69,11 +80,11 @@ impl Proxy {
     pub(super) async fn start(
         net: Arc<dyn Net>,
         broker: SocketAddr,
-        fault: Fault,
+        part: Part,
     ) -> io::Result<Self> {
         let listener = net.tcp_bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let addr = listener.local_addr()?;
-        Ok(Self { addr, serving: tokio::spawn(serve(net, listener, broker, fault)) })
+        Ok(Self { addr, serving: tokio::spawn(serve(net, listener, broker, part)) })
     }
 
     /// Where it listens.
@@ -82,13 +93,13 @@ impl Proxy {
     }
 }
 
-async fn serve(net: Arc<dyn Net>, listener: Box<dyn Listener>, broker: SocketAddr, fault: Fault) {
+async fn serve(net: Arc<dyn Net>, listener: Box<dyn Listener>, broker: SocketAddr, part: Part) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        let net = net.clone();
+        let (net, part) = (net.clone(), part.clone());
         connections.spawn(async move {
-            if let Err(e) = Box::pin(connection(net.as_ref(), stream, broker, fault)).await {
+            if let Err(e) = Box::pin(connection(net.as_ref(), stream, broker, &part)).await {
                 tracing::debug!(error = %e, "a connection through the proxy ended");
             }
         });
@@ -99,7 +110,7 @@ async fn connection(
     net: &dyn Net,
     mut node: BoxStream,
     broker: SocketAddr,
-    fault: Fault,
+    part: &Part,
 ) -> anyhow::Result<()> {
     let mut broker = net.tcp_connect(&broker.ip().to_string(), broker.port()).await?;
     let (request, from_node) = read_head(&mut node).await?;
@@ -111,7 +122,7 @@ async fn connection(
             let node = WebSocketStream::from_partially_read(node, from_node, Role::Server, None);
             let broker =
                 WebSocketStream::from_partially_read(broker, from_broker, Role::Client, None);
-            return Ok(relay(node.await, broker.await, fault).await?);
+            return Ok(relay(node.await, broker.await, part).await?);
         }
         node.write_all(&from_broker).await?;
     }
@@ -147,15 +158,18 @@ fn is_switching(answer: &[u8]) -> bool {
 async fn relay(
     node: WebSocketStream<BoxStream>,
     broker: WebSocketStream<BoxStream>,
-    fault: Fault,
+    part: &Part,
 ) -> Result<(), WsError> {
     let (mut to_node, mut from_node) = node.split();
     let (mut to_broker, mut from_broker) = broker.split();
     let down = async {
+        let mut held = Held::new();
         while let Some(message) = from_broker.next().await {
             match message? {
                 Message::Binary(bytes) => {
-                    to_node.send(Message::binary(towards_node(fault, &bytes))).await?;
+                    for bytes in part.towards_node(&mut held, bytes) {
+                        to_node.send(Message::binary(bytes)).await?;
+                    }
                 }
                 other => pass(&mut to_node, other).await?,
             }
@@ -165,7 +179,7 @@ async fn relay(
     let up = async {
         while let Some(message) = from_node.next().await {
             match message? {
-                Message::Binary(bytes) if is_lost(fault, &bytes) => {}
+                Message::Binary(bytes) if part.is_lost(&bytes) => {}
                 other => pass(&mut to_broker, other).await?,
             }
         }
@@ -185,21 +199,37 @@ where
     if message.is_ping() || message.is_pong() { Ok(()) } else { to.send(message).await }
 }
 
-fn towards_node(fault: Fault, bytes: &[u8]) -> Vec<u8> {
-    match Frame::decode(Encoding::MsgPack, bytes) {
-        Ok(Frame::Message(mut frame)) if fault == Fault::FlipCiphertext => {
-            if let Some(byte) = frame.envelope.body.0.last_mut() {
-                *byte ^= 1;
-            }
-            Frame::from(frame).encode(Encoding::MsgPack)
+impl Part {
+    /// What goes on to the node, in its order, now that `bytes` have come.
+    fn towards_node(&self, held: &mut Held, bytes: Bytes) -> Vec<Bytes> {
+        match self {
+            Self::Fault(fault) => vec![fault.towards_node(bytes)],
+            Self::Gate(gate) => gate.pass(held, bytes),
         }
-        _ => bytes.to_vec(),
+    }
+
+    fn is_lost(&self, bytes: &[u8]) -> bool {
+        matches!(self, Self::Fault(fault) if fault.is_lost(bytes))
     }
 }
 
-fn is_lost(fault: Fault, bytes: &[u8]) -> bool {
-    fault == Fault::DropAcks
-        && matches!(Frame::decode(Encoding::MsgPack, bytes), Ok(Frame::ClientAck(_)))
+impl Fault {
+    fn towards_node(self, bytes: Bytes) -> Bytes {
+        match Frame::decode(Encoding::MsgPack, &bytes) {
+            Ok(Frame::Message(mut frame)) if self == Self::FlipCiphertext => {
+                if let Some(byte) = frame.envelope.body.0.last_mut() {
+                    *byte ^= 1;
+                }
+                Frame::from(frame).encode(Encoding::MsgPack).into()
+            }
+            _ => bytes,
+        }
+    }
+
+    fn is_lost(self, bytes: &[u8]) -> bool {
+        self == Self::DropAcks
+            && matches!(Frame::decode(Encoding::MsgPack, bytes), Ok(Frame::ClientAck(_)))
+    }
 }
 
 #[cfg(test)]
@@ -239,11 +269,11 @@ mod tests {
 
     #[test]
     fn other_frames_pass_as_they_are() {
-        let bytes = Frame::from(Drained {}).encode(Encoding::MsgPack);
+        let bytes = Bytes::from(Frame::from(Drained {}).encode(Encoding::MsgPack));
         for fault in [Fault::FlipCiphertext, Fault::DropAcks] {
-            assert_eq!(towards_node(fault, &bytes), bytes);
-            assert!(!is_lost(fault, &bytes));
-            assert_eq!(towards_node(fault, b"\xc1"), b"\xc1");
+            assert_eq!(fault.towards_node(bytes.clone()), bytes);
+            assert!(!fault.is_lost(&bytes));
+            assert_eq!(fault.towards_node(Bytes::from_static(b"\xc1")), &b"\xc1"[..]);
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Sabotage;
 use super::cast::{ANA, BOB, CY, Cast, NAMES, text};
-use super::file;
+use super::file::{self, Travel};
 use super::table::Show;
 
 /// Between two looks at a message.
@@ -77,6 +77,9 @@ pub(super) struct Row {
     pub(super) state: String,
     /// From `send` to that state, in milliseconds.
     pub(super) ms: u64,
+    /// Of a file that came: how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<Travel>,
 }
 
 /// Plays everything, until the first row that fails.
@@ -101,6 +104,7 @@ pub(super) async fn play(
             path: "-".to_owned(),
             state: "-".to_owned(),
             ms: 0,
+            file: None,
         };
         let progress = show.progress(format!("row {number}: {}", scene.what));
         let restarts = sabotage != Some(Sabotage::NoRestart);
@@ -121,10 +125,7 @@ async fn prepare(cast: &mut Cast, sabotage: Option<Sabotage>) -> anyhow::Result<
     cast.up(ANA).await?;
     for who in [BOB, CY] {
         let invite = cast.verb(ANA, &["invite", "--local"]).await.context("invite")?;
-        let mut link = text(&invite, "link")?;
-        if who == BOB {
-            link = cast.sabotage(sabotage, &link).await?;
-        }
+        let link = cast.way(who, sabotage, &text(&invite, "link")?).await?;
         cast.verb(who, &["join", &link, "--name", NAMES[who]]).await.context("join")?;
         cast.up(who).await?;
     }

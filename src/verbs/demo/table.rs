@@ -50,8 +50,10 @@ impl Show {
         let (what, from, to) = (row.what.to_owned(), row.from.to_owned(), row.to.to_owned());
         let ms = row.ms.to_string();
         let cells = [number, what, from, to, row.path.clone(), row.state.clone(), ms];
+        let further = row.file.as_ref().map(|travel| format!("    {travel}"));
         self.rows.push(row);
-        self.line(&align(&cells, &WIDTHS))
+        self.line(&align(&cells, &WIDTHS))?;
+        further.map_or(Ok(()), |line| self.line(&line))
     }
 
     /// How it ended.
