@@ -6,6 +6,8 @@
 mod common;
 #[path = "cli_pipe/pipe.rs"]
 mod pipe;
+#[path = "cli_pipe/slow.rs"]
+mod slow;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

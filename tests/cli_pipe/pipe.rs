@@ -162,6 +162,11 @@ impl Pipe {
         Ended { status, said: self.log.iter().map(read).collect() }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
