@@ -6,6 +6,7 @@ mod proto;
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use meshwire::{DirectPaths, Event, Home, Node, OsNet, api};
 use meshwire_peer::path::{PathMode, Via};
 use meshwire_signaling::frame::MessageState;
@@ -151,4 +152,87 @@ async fn who_wants_the_relay_alone_gets_it() {
     assert!(path(&bob, "ann").await.history.is_empty(), "it never tried");
     stop(ann).await;
     stop(bob).await;
+}
+
+/// Asks for a peer's path until `holds`, in one of several meshes.
+async fn path_in(
+    node: &Node,
+    world: &World,
+    peer: &str,
+    holds: impl Fn(&api::PathReport) -> bool,
+) -> api::PathReport {
+    let mut events = node.events();
+    within("a path", async {
+        loop {
+            let ask = api::AskPath { mesh: Some(world.mesh.to_string()), peer: peer.to_owned() };
+            let report = node.path(ask).await.unwrap();
+            if holds(&report) {
+                return report;
+            }
+            let _ = events.recv().await;
+        }
+    })
+    .await
+}
+
+/// Has a message delivered in one of several meshes; says by which path.
+async fn send_in(node: &Node, world: &World, peer: &str) -> Option<String> {
+    let ask = api::Send {
+        mesh: Some(world.mesh.to_string()),
+        to: peer.to_owned(),
+        message: "hello".into(),
+        priority: Default::default(),
+        reply_to: None,
+        idempotency_key: None,
+        ttl_ms: None,
+        wait: Some(api::WaitFor::Delivered),
+        timeout_ms: Some(30_000),
+    };
+    let sent = node.send(ask).await.unwrap();
+    assert_eq!(sent.state, MessageState::Delivered);
+    sent.path
+}
+
+/// A node that makes direct paths and has joined all meshes.
+async fn in_all(worlds: &[World], name: &str) -> Node {
+    let node = direct(&worlds[0], name, PathMode::Auto).await;
+    for world in &worlds[1..] {
+        let join = api::Join { invite: world.link.to_string(), member_name: name.to_owned() };
+        node.join(join).await.unwrap();
+    }
+    up(&node).await;
+    node
+}
+
+/// All paths begin at once, between the same two sockets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_in_several_meshes_have_a_direct_path_in_each() {
+    let worlds = join_all((0..6).map(|_| World::start())).await;
+    for round in 0..3 {
+        let names = ["ann", "bob"].map(|name| format!("{name}{round}"));
+        let ann = in_all(&worlds, &names[0]).await;
+        let bob = in_all(&worlds, &names[1]).await;
+        let ends = [(&ann, &names[1]), (&bob, &names[0])];
+        join_all(worlds.iter().map(|world| send_in(&ann, world, &names[1]))).await;
+        for world in &worlds {
+            for (node, peer) in ends {
+                // A try that fails is followed by another one: the first one is what counts.
+                let ended = |report: &api::PathReport| {
+                    report.via == Via::Direct || report.history.iter().any(|e| e.what == "failed")
+                };
+                let report = path_in(node, world, peer, ended).await;
+                let first = report.history.iter().find(|e| ["up", "failed"].contains(&&*e.what));
+                assert_eq!(first.map(|e| &*e.what), Some("up"), "{:?}", report.history);
+            }
+        }
+        // Each of them carries messages, both ways.
+        for (world, (node, peer)) in worlds.iter().flat_map(|world| ends.map(|end| (world, end))) {
+            within("a message on the direct path", async {
+                while send_in(node, world, peer).await.as_deref() != Some("direct") {}
+            })
+            .await;
+        }
+        stop(ann).await;
+        stop(bob).await;
+    }
 }

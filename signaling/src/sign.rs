@@ -70,6 +70,9 @@ pub mod domains {
     /// direct path: the addresses and the TLS key that the path is pinned to are inside, with both
     /// identities, the attempt and the time.
     pub const P2P: Domain = Domain("meshwire/v2/p2p");
+    /// Derivation of the connection id that begins a direct path from both sides' ICE credentials. Stops
+    /// nothing by itself; it keeps a hash that anybody on the way sees apart from all others.
+    pub const P2P_INITIAL: Domain = Domain("meshwire/v2/p2p-initial");
     /// Derivation of a stream's keys from its secret. Stops one stream, direction or purpose from using
     /// the key of another.
     pub const STREAM_KEY: Domain = Domain("meshwire/v2/stream-key");

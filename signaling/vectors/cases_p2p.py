@@ -110,6 +110,13 @@ def sealed(label, key, recipient, obj, attestation=None):
     }
 
 
+def initial(name, client, server):
+    """The connection id that a path's first packets are addressed to."""
+    said = [side[field] for side in (client, server) for field in ("ufrag", "pwd")]
+    hashed = sha256(layout(ref.P2P_INITIAL, *(text.encode() for text in said)))
+    return {"name": name, "client": said[:2], "server": said[2:], "id": hashed[:16]}
+
+
 def cases():
     carol, bob = w.member, w.admin
     offer = sealed("offer", carol, bob, step("offer", carol, bob, 0, OFFER))
@@ -128,5 +135,9 @@ def cases():
         "quic_unknown_field": {
             "kind": "bye", "bytes": pack({"reason": "idle", "later": {"x": [1, None]}}), "without": pack({"reason": "idle"}),
         },
+        "quic_initial": [
+            initial("carol is QUIC's client", OFFER, ANSWER),
+            initial("bob is QUIC's client", ANSWER, OFFER),
+        ],
         "quic_refused": [{"kind": k, "name": n, "bytes": pack(c)} for k, n, c in REFUSED],
     }  # fmt: skip

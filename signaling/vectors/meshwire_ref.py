@@ -25,6 +25,7 @@ CONTENT_KEY = "meshwire/v2/content-key"
 GROUP = "meshwire/v2/group"
 RESUME = "meshwire/v2/resume"
 P2P = "meshwire/v2/p2p"
+P2P_INITIAL = "meshwire/v2/p2p-initial"
 STREAM_KEY = "meshwire/v2/stream-key"
 
 

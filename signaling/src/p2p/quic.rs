@@ -17,11 +17,14 @@ use crate::codec::{self, CodecError};
 use crate::frame::P2pKind;
 use crate::id::Hash;
 use crate::limits::MAX_CANDIDATES;
+use crate::sign::{domains, layout};
 
 /// The adapter's name.
 pub const ADAPTER: &str = "quic";
 /// Longest reason of a bye, in bytes.
 pub const MAX_REASON: usize = 64;
+/// Bytes of [`initial_id`].
+pub const INITIAL_ID: usize = 16;
 /// Characters of an ICE user name fragment (RFC 8445 section 5.3).
 const UFRAG: std::ops::RangeInclusive<usize> = 4..=256;
 /// Characters of an ICE password (RFC 8445 section 5.3).
@@ -242,6 +245,16 @@ impl Content {
             }
         }
     }
+}
+
+/// The destination connection id of the client's first packets (RFC 9000 section 7.2), from `[ufrag, pwd]` of
+/// QUIC's client and of its server: it tells the server which of several attempts between the same two
+/// sockets begins. Both passwords are in it, so that nobody else can say it before it was seen.
+#[must_use]
+pub fn initial_id(client: [&str; 2], server: [&str; 2]) -> [u8; INITIAL_ID] {
+    let fields = [client[0], client[1], server[0], server[1]].map(str::as_bytes);
+    let Hash(hash) = Hash::of(&layout(domains::P2P_INITIAL, &fields));
+    std::array::from_fn(|n| hash[n])
 }
 
 fn field(name: &'static str, holds: bool) -> Result<(), QuicError> {

@@ -18,7 +18,7 @@ pub(super) fn vectors() -> Case {
     file(include_str!("../../vectors/layouts.json"))
 }
 
-const DOMAINS: [Domain; 17] = [
+const DOMAINS: [Domain; 18] = [
     domains::GENESIS,
     domains::CAPABILITY,
     domains::CLAIM,
@@ -35,6 +35,7 @@ const DOMAINS: [Domain; 17] = [
     domains::GROUP,
     domains::RESUME,
     domains::P2P,
+    domains::P2P_INITIAL,
     domains::STREAM_KEY,
 ];
 

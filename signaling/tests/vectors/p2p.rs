@@ -3,7 +3,7 @@
 use meshwire_signaling::codec;
 use meshwire_signaling::frame::P2pKind;
 use meshwire_signaling::limits::MAX_P2P;
-use meshwire_signaling::p2p::quic::{Bye, Candidates, Content, Params};
+use meshwire_signaling::p2p::quic::{Bye, Candidates, Content, Params, initial_id};
 use meshwire_signaling::p2p::{Expected, Negotiation, SignedStep, open};
 use meshwire_signaling::seal::Pair;
 use meshwire_signaling::sign::{Signed, domains, layout};
@@ -75,6 +75,17 @@ fn contents_of_quic_read_and_write() {
     let later = Case(vectors().get("quic_unknown_field").clone());
     let read = |key| Content::decode(kind(&later), &later.bytes(key)).unwrap();
     assert_eq!(read("bytes"), read("without"));
+}
+
+#[test]
+fn first_packets_are_addressed_to_their_attempt() {
+    fn said(side: &[String; 2]) -> [&str; 2] {
+        side.each_ref().map(String::as_str)
+    }
+    for case in vectors().cases("quic_initial") {
+        let [client, server] = ["client", "server"].map(|side| case.object::<[String; 2]>(side));
+        assert_eq!(initial_id(said(&client), said(&server)), case.array("id"), "{}", case.name());
+    }
 }
 
 #[test]

@@ -215,6 +215,12 @@ impl Agent {
         self.locals.iter().filter(|(_, (k, _))| *k == kind).map(|(addr, _)| *addr).collect()
     }
 
+    /// Our half: user fragment and password.
+    pub(super) fn credentials(&self) -> [&str; 2] {
+        let own = self.inner.local_credentials();
+        [&own.ufrag, &own.pass]
+    }
+
     /// The peer's half; from now on there are checks.
     pub(super) fn set_remote(&mut self, now: Instant, peer: &Credentials) {
         let creds = IceCreds { ufrag: peer.ufrag.clone(), pass: peer.pwd.clone() };

@@ -1,7 +1,7 @@
 //! The node's sockets as QUIC sees them.
 //!
 //! One UDP socket per address family carries everything: QUIC of all peers, STUN, TURN. Outgoing QUIC
-//! goes from a virtual address to wherever that attempt's route leads; incoming packets are told apart
+//! goes from a virtual address to wherever its attempt's route leads; incoming packets are told apart
 //! per datagram ([`super::demux`]), STUN goes to whoever waits for it, QUIC of a known address on to
 //! quinn under its virtual one, and the rest is dropped.
 //!
@@ -30,8 +30,6 @@ use super::routes::{Id, Route, Routes, Stun, Table};
 use super::turn::Relay;
 use crate::net::{Datagram, RecvMeta, Transmit};
 
-/// Bytes of our connection ids, as quinn makes them.
-const CONNECTION_ID: usize = 8;
 /// Packets that wait for room in quinn's buffers: those of relays and of mixed batches.
 const SPILL: usize = 512;
 /// The largest STUN message taken. ICE's have about 100 bytes.
@@ -236,7 +234,7 @@ impl Mux {
         if let ([only], None) = (at, relay)
             && whole.chunks(stride).all(quic)
         {
-            meta.addr = only.address();
+            meta.addr = table.face(*only).address();
             meta.dst_ip = None;
             return;
         }
@@ -248,7 +246,7 @@ impl Mux {
             let end = (start + stride).min(meta.len);
             let datagram = buf.get(start..end).unwrap_or_default();
             match demux::classify(datagram, relay.is_some()) {
-                Kind::Quic => match self.owner(table, at, datagram) {
+                Kind::Quic => match table.whose(at, datagram).map(|id| table.face(id)) {
                     Some(id) if owner.is_none_or(|o| o == id) => {
                         owner = Some(id);
                         buf.copy_within(start..end, kept);
@@ -270,17 +268,6 @@ impl Mux {
             meta.addr = id.address();
             meta.dst_ip = None;
         }
-    }
-
-    /// Whose packet that is, of those that send from its address.
-    fn owner(&self, table: &Table, at: &[Id], datagram: &[u8]) -> Option<Id> {
-        let (newest, others) = at.split_last()?;
-        if others.is_empty() {
-            return Some(*newest);
-        }
-        let known = demux::destination_id(datagram, CONNECTION_ID).and_then(|id| table.owner(id));
-        // The first packets of a connection carry an id of the client's making.
-        Some(known.filter(|id| at.contains(id)).unwrap_or(*newest))
     }
 
     fn stun_in(&self, table: &Table, relay: Option<&Arc<Relay>>, way: Way, datagram: &[u8]) {
@@ -309,8 +296,8 @@ impl Mux {
 
     fn relayed_in(&self, table: &Table, relay: &Relay, peer: SocketAddr, datagram: &[u8]) {
         match (demux::classify(datagram, false), relay.relayed()) {
-            (Kind::Quic, _) => match self.owner(table, table.at(peer), datagram) {
-                Some(id) => self.spill(id, datagram.to_vec()),
+            (Kind::Quic, _) => match table.whose(table.at(peer), datagram) {
+                Some(id) => self.spill(table.face(id), datagram.to_vec()),
                 None => self.drop_one(),
             },
             (Kind::Stun, Some(local)) => {
@@ -377,11 +364,10 @@ impl AsyncUdpSocket for Mux {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(id) = Id::of(transmit.destination) else { return Ok(()) };
-        if let Some(connection) = demux::source_id(transmit.contents) {
-            self.routes.add_connection_id(id, connection);
-        }
+        let Some(face) = Id::of(transmit.destination) else { return Ok(()) };
+        self.routes.learn(face, transmit.contents);
         let table = self.routes.read();
+        let Some(id) = table.sender(face, transmit.contents) else { return Ok(()) };
         match table.route(id) {
             Some(Route::Direct(way)) => {
                 let (local, socket) = (way.local.ip(), self.socket_of(*way));

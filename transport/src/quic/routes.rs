@@ -1,14 +1,28 @@
 //! Who is behind which address: what the socket looks up for each packet.
 //!
-//! QUIC knows a peer by a virtual address that is the attempt's number and never changes. To which
+//! QUIC knows a peer by a virtual address that is a number and never changes. To which
 //! real address packets go is the attempt's business ([`Routes::set_route`]); from which ones they are
 //! taken, too ([`Routes::add_source`]). Two attempts with one peer share all its addresses: there the
-//! connection id decides, which the socket learns from the packets of the handshake that it sends.
+//! connection id decides ([`Table::whose`]), which the socket learns from the packets of the handshake that it
+//! sends. The first packets of a connection carry none of ours, but one that both sides know from the
+//! signaling ([`Routes::listen`], docs/protocol.md section 24).
+//!
+//! The ids that come after the handshake are told to the peer in secret, and servers, quinn's for one, take to
+//! them at once. QUIC finds the connection of such a packet, if only it comes from the right virtual address: all
+//! attempts with one node in which we are the client have the same one ([`Routes::dial`]). What leaves by it is told
+//! apart by the ids that the server has shown in its handshake ([`Table::sender`]). A client keeps to those.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use meshwire_signaling::Hash;
+
+use super::demux;
 use super::ice::Way;
 use super::turn::Relay;
 use crate::queue;
@@ -17,9 +31,13 @@ use crate::queue;
 const PREFIX: u64 = 0xfd6d_6573_6877_0000;
 /// QUIC wants a port.
 const PORT: u16 = 1024;
+/// Bytes of our connection ids, as quinn makes them.
+const CONNECTION_ID: usize = 8;
 /// Most own connection ids that are kept per attempt: one, and a few for handshakes that came to
-/// nothing.
+/// nothing. The one of [`Routes::listen`] comes on top.
 const IDS: usize = 8;
+/// Most connection ids of the peer that are kept per attempt: the first one, a Retry's, the server's own.
+const THEIRS: usize = 4;
 /// Most addresses of one peer.
 const SOURCES: usize = 64;
 
@@ -67,6 +85,18 @@ struct Peer {
     route: Option<Route>,
     sources: Vec<SocketAddr>,
     ids: Vec<Vec<u8>>,
+    /// What its client's first packets are addressed to, if it is QUIC's server.
+    initial: Option<Vec<u8>>,
+    /// By what QUIC knows the peer, if we are its client, and what packets to it are addressed to.
+    dialed: Option<(Id, Vec<Vec<u8>>)>,
+}
+
+/// The attempts with one node in which we are the client: one virtual address.
+#[derive(Debug)]
+struct Bundle {
+    node: Hash,
+    /// The newest last.
+    members: Vec<Id>,
 }
 
 /// The table; see the module's documentation.
@@ -79,6 +109,9 @@ pub(super) struct Table {
     sources: HashMap<SocketAddr, Vec<Id>>,
     ufrags: HashMap<Vec<u8>, Id>,
     ids: HashMap<Vec<u8>, Id>,
+    bundles: HashMap<Id, Bundle>,
+    /// The bundle of the node with that key.
+    nodes: HashMap<Hash, Id>,
     transactions: HashMap<[u8; 12], queue::Sender<Stun>>,
     relays: HashMap<SocketAddr, Arc<Relay>>,
 }
@@ -97,9 +130,64 @@ impl Table {
         self.relays.get(&server)
     }
 
-    /// Whose connection id that is.
-    pub(super) fn owner(&self, connection: &[u8]) -> Option<Id> {
-        self.ids.get(connection).copied()
+    /// Whose QUIC packet that is, of the attempts whose peer sends from its address (the newest last).
+    pub(super) fn whose(&self, at: &[Id], datagram: &[u8]) -> Option<Id> {
+        let (newest, others) = at.split_last()?;
+        if others.is_empty() {
+            return Some(*newest);
+        }
+        let id = demux::destination_id(datagram, CONNECTION_ID)?;
+        if let Some(owner) = self.ids.get(id) {
+            return Some(*owner).filter(|owner| at.contains(owner));
+        }
+        if demux::source_id(datagram).is_none() {
+            // A server's, to an id that it was told in secret: any attempt with that node will do. Or a reset.
+            let dialed = |id: &&Id| self.dialed(**id).is_some();
+            return at.iter().rev().find(dialed).or(Some(newest)).copied();
+        }
+        // The beginning of a handshake by a peer that does not know our rule: only who waits for one can take it.
+        let waits = |id: &&Id| self.peers.get(id).is_some_and(|peer| peer.initial.is_some());
+        at.iter().rev().find(waits).copied()
+    }
+
+    fn dialed(&self, id: Id) -> Option<&(Id, Vec<Vec<u8>>)> {
+        self.peers.get(&id)?.dialed.as_ref()
+    }
+
+    /// By what QUIC knows the peer of an attempt.
+    pub(super) fn face(&self, id: Id) -> Id {
+        self.dialed(id).map_or(id, |(face, _)| *face)
+    }
+
+    /// Which attempt sends that packet to what QUIC knows as `face`.
+    pub(super) fn sender(&self, face: Id, datagram: &[u8]) -> Option<Id> {
+        let Some(bundle) = self.bundles.get(&face) else { return Some(face) };
+        let (newest, others) = bundle.members.split_last()?;
+        if others.is_empty() {
+            return Some(*newest);
+        }
+        let ours = demux::source_id(datagram).and_then(|ours| self.ids.get(ours));
+        if let Some(member) = ours.filter(|member| bundle.members.contains(member)) {
+            return Some(*member);
+        }
+        let addressed = |member: &&Id| {
+            self.dialed(**member).is_some_and(|(_, theirs)| {
+                theirs.iter().any(|id| demux::destination_id(datagram, id.len()) == Some(id))
+            })
+        };
+        // The peer may have told QUIC of others. All ways lead to the same node.
+        bundle.members.iter().find(addressed).or(Some(newest)).copied()
+    }
+
+    /// Notes a connection id, unless it is somebody's.
+    fn claim(&mut self, id: Id, connection: &[u8]) -> bool {
+        match self.ids.entry(connection.to_vec()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(id);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
     }
 
     /// Whom a request with that user name is for.
@@ -127,7 +215,8 @@ impl Routes {
         let ufrag = ufrag.as_bytes().to_vec();
         let mut table = self.write();
         table.ufrags.insert(ufrag.clone(), id);
-        let peer = Peer { stun, ufrag, route: None, sources: Vec::new(), ids: Vec::new() };
+        let (route, sources, ids) = (None, Vec::new(), Vec::new());
+        let peer = Peer { stun, ufrag, route, sources, ids, initial: None, dialed: None };
         table.peers.insert(id, peer);
     }
 
@@ -136,8 +225,18 @@ impl Routes {
         let mut table = self.write();
         let Some(peer) = table.peers.remove(&id) else { return };
         table.ufrags.remove(&peer.ufrag);
-        for connection in &peer.ids {
+        for connection in peer.ids.iter().chain(&peer.initial) {
             table.ids.remove(connection);
+        }
+        if let Some((face, _)) = peer.dialed
+            && let Some(bundle) = table.bundles.get_mut(&face)
+        {
+            bundle.members.retain(|other| *other != id);
+            if bundle.members.is_empty()
+                && let Some(bundle) = table.bundles.remove(&face)
+            {
+                table.nodes.remove(&bundle.node);
+            }
         }
         for source in &peer.sources {
             if let Some(ids) = table.sources.get_mut(source) {
@@ -167,16 +266,65 @@ impl Routes {
         }
     }
 
-    /// A packet of the handshake shows a connection id of ours.
-    pub(super) fn add_connection_id(&self, id: Id, connection: &[u8]) {
-        if self.read().owner(connection) == Some(id) {
+    /// A packet of the handshake, to what QUIC knows as `face`, shows connection ids: ours, and the peer's.
+    pub(super) fn learn(&self, face: Id, datagram: &[u8]) {
+        let Some(ours) = demux::source_id(datagram) else { return };
+        let Some(id) = self.read().sender(face, datagram) else { return };
+        self.add_connection_id(id, ours);
+        if let Some(theirs) = demux::destination_id(datagram, 0) {
+            self.add_their_id(id, theirs);
+        }
+    }
+
+    fn add_connection_id(&self, id: Id, connection: &[u8]) {
+        if self.read().ids.contains_key(connection) {
             return;
         }
         let mut table = self.write();
-        let Some(peer) = table.peers.get_mut(&id) else { return };
-        if peer.ids.len() < IDS {
+        let room = table.peers.get(&id).is_some_and(|peer| peer.ids.len() < IDS);
+        if room
+            && table.claim(id, connection)
+            && let Some(peer) = table.peers.get_mut(&id)
+        {
             peer.ids.push(connection.to_vec());
-            table.ids.insert(connection.to_vec(), id);
+        }
+    }
+
+    fn add_their_id(&self, id: Id, theirs: &[u8]) {
+        let known = |(_, known): &(Id, Vec<Vec<u8>>)| known.iter().any(|k| k == theirs);
+        if self.read().dialed(id).is_none_or(known) {
+            return;
+        }
+        let mut table = self.write();
+        let dialed = table.peers.get_mut(&id).and_then(|peer| peer.dialed.as_mut());
+        if let Some((_, known)) = dialed.filter(|(_, known)| known.len() < THEIRS) {
+            known.push(theirs.to_vec());
+        }
+    }
+
+    /// An attempt is QUIC's client from now on: its first packets are addressed to `initial`. Says by what QUIC is to
+    /// know the node with that key: `fresh`, a number that nobody has, or what it knows it by already.
+    pub(super) fn dial(&self, id: Id, fresh: Id, node: Hash, initial: &[u8]) -> Id {
+        let mut table = self.write();
+        let face = table.nodes.get(&node).copied().unwrap_or(fresh);
+        let Some(peer) = table.peers.get_mut(&id) else { return face };
+        peer.dialed = Some((face, vec![initial.to_vec()]));
+        table.nodes.insert(node, face);
+        let bundle = table.bundles.entry(face);
+        bundle.or_insert_with(|| Bundle { node, members: Vec::new() }).members.push(id);
+        face
+    }
+
+    /// An attempt is QUIC's server from now on: packets of its client that begin the handshake are
+    /// addressed to `initial`.
+    pub(super) fn listen(&self, id: Id, initial: &[u8]) {
+        let mut table = self.write();
+        let free = table.peers.get(&id).is_some_and(|peer| peer.initial.is_none());
+        if free
+            && table.claim(id, initial)
+            && let Some(peer) = table.peers.get_mut(&id)
+        {
+            peer.initial = Some(initial.to_vec());
         }
     }
 

@@ -6,3 +6,4 @@ mod conformance;
 mod connecting;
 mod hostile;
 mod keys;
+mod simultaneous;

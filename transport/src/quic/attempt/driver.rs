@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use meshwire_signaling::Hash;
+use meshwire_signaling::p2p::quic::INITIAL_ID;
 use quinn::{Connecting, VarInt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -55,6 +56,8 @@ pub(super) struct Driver {
     events: queue::Sender<AttemptEvent>,
     stun: (queue::Sender<Stun>, queue::Receiver<Stun>),
     peer: Option<Hash>,
+    /// What the client's first packets are addressed to; known as soon as the peer is.
+    initial: Option<[u8; INITIAL_ID]>,
     early: Vec<Candidate>,
     outstanding: VecDeque<[u8; 12]>,
     way: Option<Way>,
@@ -100,6 +103,7 @@ impl Driver {
             events,
             stun: queue::channel(STUN),
             peer: None,
+            initial: None,
             early: Vec::new(),
             outstanding: VecDeque::new(),
             way: None,
@@ -215,6 +219,8 @@ impl Driver {
     fn set_remote(&mut self, peer: Description) {
         self.peer = Some(peer.tls);
         let creds = Credentials { ufrag: peer.ufrag, pwd: peer.pwd };
+        // Before the first check is answered, hence before the handshake can begin.
+        self.agree(&creds);
         self.agent.set_remote(now(), &creds);
         for candidate in peer.candidates.iter().chain(&std::mem::take(&mut self.early)) {
             let _ = self.agent.add_remote(candidate);
