@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::duration;
 use crate::exit::{Exit, Failed};
 use crate::output::{clean, note};
+use crate::verbs::send::Urgency;
 use flow::{Broken, Counted, Ends, both};
 use show::{Rate, line, sum};
 use signals::Signals;
@@ -80,6 +81,9 @@ pub(crate) struct Args {
     /// Longest wait for the other side, such as 10m [default: 60s, with --listen for ever]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
+    /// How urgent what this side sends is beside this node's other streams; the other side says its own
+    #[arg(long, value_enum, default_value_t = Urgency::Next)]
+    priority: Urgency,
     /// Where no node runs in the background: which paths to take, as for meshwire up
     #[arg(long, env = "MESHWIRE_PATHS", value_name = "MODE", default_value_t)]
     paths: PathMode,
@@ -141,6 +145,7 @@ async fn open(cx: &Context, agent: &Agent, args: &Args, peer: &str) -> anyhow::R
             to: peer.to_owned(),
             name: args.name.clone(),
             timeout_ms: Some(ms(left.min(OPEN)).max(1)),
+            priority: args.priority.into(),
         };
         let error = match agent.open_stream(ask).await {
             Ok(stream) => return Ok(stream),
@@ -186,6 +191,8 @@ async fn accept(cx: &Context, agent: &Agent, args: &Args) -> anyhow::Result<Agen
         mesh: cx.mesh.clone(),
         from: args.from.clone(),
         name: Some(args.name.clone()),
+        priority: args.priority.into(),
+        ..AcceptStream::default()
     };
     let accepting = agent.accept_stream(ask);
     let Some(patience) = args.timeout else { return Ok(accepting.await?) };

@@ -77,10 +77,20 @@ struct What {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Urgency {
+pub(super) enum Urgency {
     Now,
     Next,
     Low,
+}
+
+impl From<Urgency> for Priority {
+    fn from(urgency: Urgency) -> Self {
+        match urgency {
+            Urgency::Now => Self::Now,
+            Urgency::Next => Self::Next,
+            Urgency::Low => Self::Low,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -106,11 +116,7 @@ async fn deliver(cx: &Context, to: String, what: What) -> anyhow::Result<Exit> {
         mesh: cx.mesh.clone(),
         to,
         message: text(what.message).await?,
-        priority: match what.priority {
-            Urgency::Now => Priority::Now,
-            Urgency::Next => Priority::Next,
-            Urgency::Low => Priority::Low,
-        },
+        priority: what.priority.into(),
         reply_to: what.reply_to,
         idempotency_key: what.idempotency_key,
         ttl_ms: what.expires.map(ms),

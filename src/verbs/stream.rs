@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use meshwire_peer::api::{CloseStream, ListStreams, StreamRow, StreamState};
+use meshwire_signaling::Priority;
 
 use crate::context::Context;
 use crate::exit::Exit;
@@ -60,7 +61,9 @@ async fn list(cx: &Context) -> anyhow::Result<Exit> {
     let ask = ListStreams { mesh: cx.mesh.clone() };
     let streams = cx.ask(async |agent| Ok(agent.list_streams(ask).await?)).await?;
     cx.out.list("streams", &streams, "No stream is open.", || {
-        let head = ["ID", "NAME", "PEER", "SINCE", "SENT", "RECEIVED", "PATH", "STATE", "MESH"];
+        let head = [
+            "ID", "NAME", "PEER", "SINCE", "SENT", "RECEIVED", "PATH", "STATE", "MESH", "PRIORITY",
+        ];
         let columns = cx.out.width();
         let first = streams.first().map(|s| &s.mesh_name);
         let several = streams.iter().any(|s| Some(&s.mesh_name) != first);
@@ -71,7 +74,7 @@ async fn list(cx: &Context) -> anyhow::Result<Exit> {
 }
 
 /// On a terminal without what goes without saying.
-fn row(s: &StreamRow, terminal: bool, several: bool) -> [String; 9] {
+fn row(s: &StreamRow, terminal: bool, several: bool) -> [String; 10] {
     let id = s.id.to_string();
     let short = id.get(..SHORT).unwrap_or(&id).to_owned();
     let peer = if s.opened { format!("to {}", s.peer) } else { format!("from {}", s.peer) };
@@ -80,6 +83,7 @@ fn row(s: &StreamRow, terminal: bool, several: bool) -> [String; 9] {
         StreamState::Open => "open",
         StreamState::Ending => "ending",
     };
+    let usual = s.priority == Priority::default();
     [
         if terminal { short } else { id },
         s.name.clone(),
@@ -90,6 +94,7 @@ fn row(s: &StreamRow, terminal: bool, several: bool) -> [String; 9] {
         s.progress.path.map_or("-", |path| path.kind.as_str()).to_owned(),
         state.to_owned(),
         if several || !terminal { s.mesh_name.clone() } else { String::new() },
+        if usual && terminal { String::new() } else { s.priority.as_str().to_owned() },
     ]
 }
 

@@ -1,5 +1,6 @@
 //! Streams to peers: WebSockets as any language's library makes them.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -120,8 +121,7 @@ impl Socket {
         all
     }
 
-    /// Writes until the stream has no room for the rest of the last message.
-    /// Which stream it is.
+    /// Writes until the stream has no room for the rest of the last message. Which stream it is.
     fn fill(&mut self, api: &Api) -> Value {
         let id = self.said()["id"].clone();
         let mut sent = 0;
@@ -152,7 +152,7 @@ impl Socket {
     }
 }
 
-/// The row of a stream: an open that was refused before may be listed beside it.
+/// The row of a stream.
 fn listed(api: &Api, id: &Value) -> Option<Value> {
     let rows = api.get("/v1/streams").json();
     rows.as_array().unwrap().iter().find(|row| row["id"] == *id).cloned()
@@ -248,6 +248,13 @@ fn what_can_be_refused_is_refused_before_the_upgrade() {
     assert_eq!(upgrade("/v1/streams/open?to=bob&name="), is(400, "bad_stream_name"));
     assert_eq!(upgrade("/v1/streams/open?name=talk"), is(400, "malformed"));
     assert_eq!(upgrade("/v1/streams/open?to=bob&name=a&timeout_ms=x"), is(400, "malformed"));
+    assert_eq!(upgrade("/v1/streams/accept?timeout_ms=-1"), is(400, "malformed"));
+    assert_eq!(upgrade("/v1/streams/accept?name=a&timeout_ms=100"), is(504, "no_stream"));
+    for uri in ["/v1/streams/open?to=bob&name=a&priority=nwo", "/v1/streams/accept?priority=nwo"] {
+        assert_eq!(upgrade(uri), is(400, "malformed"));
+        let message = with(&UPGRADE, uri).json()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("now, next, low (did you mean now?)"), "{message}");
+    }
     assert_eq!(upgrade(good), is(502, "peer_offline"));
     let page = [&UPGRADE[..], &[("Origin", "https://evil.example")]].concat();
     assert_eq!(with(&page, good).code(), is(403, "origin_refused"));
@@ -261,6 +268,54 @@ fn what_can_be_refused_is_refused_before_the_upgrade() {
     }
     let close = api.post("/v1/streams/close", &json!({"id": "0123456789abcdef"}));
     assert_eq!(close.code(), is(404, "stream_not_found"));
+}
+
+#[test]
+fn an_open_that_came_to_nothing_is_no_stream() {
+    let Pair { ana, bob, broker: _broker } = pair();
+    let (_ana, _bob) = (ana.node(), bob.node());
+    let (ana, bob) = (Api::unix(&ana), Api::unix(&bob));
+    // Once there was a stream, bob's node is known to be there.
+    let id = both(&ana, &bob).ana.said()["id"].clone();
+    until("gone", || [&ana, &bob].iter().all(|at| listed(at, &id).is_none()).then_some(()));
+    let nothing = || {
+        for api in [&ana, &bob] {
+            let rows = api.get("/v1/streams").json();
+            assert_eq!(rows, json!([]), "while it is remembered");
+            let metrics = api.get("/v1/metrics").body;
+            assert!(metrics.contains("\nmeshwire_streams{mesh=\"home\"} 0\n"), "{metrics}");
+        }
+    };
+    let headers = [&UPGRADE[..], &[("Host", "localhost")]].concat();
+    let open = |uri: &str| ana.raw("GET", uri, &headers, b"").code();
+    let refused = open("/v1/streams/open?to=bob&name=nobody");
+    assert_eq!(refused, (403, "stream_refused".to_owned()));
+    nothing();
+    let given_up = open("/v1/streams/open?to=bob&name=hurried&timeout_ms=100");
+    assert_eq!(given_up, (504, "stream_unanswered".to_owned()));
+    nothing();
+}
+
+#[test]
+fn each_side_says_how_urgent_what_it_sends_is() {
+    let Pair { ana, bob, broker: _broker } = pair();
+    let (_ana, _bob) = (ana.node(), bob.node());
+    let (ana_api, bob_api) = (Api::unix(&ana), Api::unix(&bob));
+    // Bob's node is known once this is over.
+    drop(both(&ana_api, &bob_api));
+    let at_bob = bob_api.clone();
+    let accept = "/v1/streams/accept?name=files&priority=now";
+    let accepting = std::thread::spawn(move || Socket::open(&at_bob, accept));
+    let mut opened = Socket::open(&ana_api, "/v1/streams/open?to=bob&name=files&priority=low");
+    let mut accepted = accepting.join().unwrap();
+    let (at_ana, at_bob) = (opened.said(), accepted.said());
+    assert_eq!((&at_ana["priority"], &at_bob["priority"]), (&json!("low"), &json!("now")));
+    assert_eq!(listed(&ana_api, &at_ana["id"]).unwrap()["priority"], "low");
+    let row = ana.text(&["stream", "list"]);
+    assert!(row.stdout.lines().any(|l| l.contains("files") && l.contains("low")), "{row:?}");
+    opened.bytes(b"and it goes");
+    opened.say(r#"{"type": "end"}"#);
+    assert_eq!(accepted.rest(), b"and it goes");
 }
 
 #[test]
@@ -413,6 +468,18 @@ fn sockets_are_counted_and_end_with_the_node() {
     // Others are not kept out; and who goes away makes room.
     let mut pair = both(&ana, &bob);
     drop(waiting);
+    until("room", || {
+        let answer = ana.raw("GET", "/v1/streams/accept?from=nobody", &headers, b"");
+        (answer.status == 404).then_some(())
+    });
+    // So does one that is not missed when it goes, as what it sent too much is not read before the answer.
+    until("too many", || {
+        let mut other = ana.begin_with("/v1/streams/accept?name=never&timeout_ms=5000", &session);
+        other.write_all(b"x").unwrap();
+        drop(other);
+        let answer = ana.raw("GET", "/v1/streams/accept?from=nobody", &headers, b"");
+        (answer.code().1 == "too_many_streams").then_some(())
+    });
     until("room", || {
         let answer = ana.raw("GET", "/v1/streams/accept?from=nobody", &headers, b"");
         (answer.status == 404).then_some(())

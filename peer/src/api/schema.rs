@@ -50,6 +50,11 @@ stand_ins! {
         "`now` surfaces whatever the recipient does; `next` and `low` when it is idle.",
         Urgency::ALL.map(Urgency::as_str),
     );
+    StreamPriority: words(
+        "What one side sends on streams of priority `now` goes before that of `next`, which most are, and that before \
+         `low`, which keeps a small part. The other side chooses its own.",
+        Urgency::ALL.map(Urgency::as_str),
+    );
     Doing: words(
         "What an identity is doing; anything but `idle` lets only priority `now` surface.",
         Status::ALL.map(Status::as_str),

@@ -1,10 +1,12 @@
 //! Streams between two identities.
 
-use meshwire_signaling::{MeshId, PublicKey, StreamId, UnixMillis};
-use serde::{Deserialize, Serialize};
+use meshwire_signaling::{MeshId, Priority, PublicKey, StreamId, UnixMillis};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::{PeerPath, schema};
+use crate::core::resolve::nearest;
 
 /// Opens a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,6 +21,23 @@ pub struct OpenStream {
     /// Longest wait for the other side, in milliseconds; at most, and if absent, 60 s.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// How urgent what this side sends is beside its other streams.
+    #[serde(default, deserialize_with = "priority")]
+    #[schema(value_type = schema::StreamPriority)]
+    pub priority: Priority,
+}
+
+/// A priority by its word.
+fn priority<'de, D: Deserializer<'de>>(from: D) -> Result<Priority, D::Error> {
+    let word = String::deserialize(from)?;
+    let words = Priority::ALL.map(Priority::as_str);
+    let known = Priority::ALL.into_iter().find(|p| p.as_str() == word);
+    known.ok_or_else(|| {
+        let hint = nearest(&word, &words)
+            .map(|near| format!(" (did you mean {near}?)"))
+            .unwrap_or_default();
+        D::Error::custom(format!("no priority {word:?}: {}{hint}", words.join(", ")))
+    })
 }
 
 /// Waits for a stream.
@@ -34,6 +53,13 @@ pub struct AcceptStream {
     /// Of which name; any if absent.
     #[serde(default)]
     pub name: Option<String>,
+    /// Longest wait, in milliseconds. Over the local API it is at most, and if absent, ten minutes.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// How urgent what this side sends is beside its other streams.
+    #[serde(default, deserialize_with = "priority")]
+    #[schema(value_type = schema::StreamPriority)]
+    pub priority: Priority,
 }
 
 /// Asks for the streams that are open here.
@@ -72,6 +98,10 @@ pub struct StreamRow {
     pub since: UnixMillis,
     /// Whether bytes may still flow.
     pub state: StreamState,
+    /// How urgent what this side sends is beside its other streams.
+    #[serde(default)]
+    #[schema(value_type = schema::StreamPriority)]
+    pub priority: Priority,
     /// How far it is.
     #[serde(flatten)]
     pub progress: StreamProgress,

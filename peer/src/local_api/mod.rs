@@ -46,7 +46,7 @@ use crate::node::Node;
 use gate::Gate;
 pub use openapi::document;
 pub(crate) use pump::reset;
-pub(crate) use socket::{MAX_MESSAGE, config as socket_config};
+pub(crate) use socket::{LONGEST_ACCEPT, MAX_MESSAGE, config as socket_config};
 pub use token::{Token, url};
 
 /// The header that says which session asks.

@@ -29,6 +29,10 @@ pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 /// What a socket is read into, and what is written before it is flushed.
 const BUFFER: usize = 2 * MAX_MESSAGE;
 
+/// Longest wait for a stream that a peer opens, in milliseconds: a client that has gone is not always missed, as where
+/// what it sent behind its request is not read before the answer.
+pub(crate) const LONGEST_ACCEPT: u64 = 600_000;
+
 /// How both ends of a stream's WebSocket are set.
 pub(crate) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
@@ -57,7 +61,10 @@ pub(super) async fn accept(
     Extension(place): Extension<Place>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let call = async |node: Node, ask: AcceptStream| node.accept_stream(ask).await;
+    let call = async |node: Node, mut ask: AcceptStream| {
+        ask.timeout_ms = Some(ask.timeout_ms.map_or(LONGEST_ACCEPT, |ms| ms.min(LONGEST_ACCEPT)));
+        node.accept_stream(ask).await
+    };
     upgrade(&gate, node, place, request, call).await
 }
 

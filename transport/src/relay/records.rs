@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::credit::Credit;
 use crate::link::PathKind;
-use crate::stream::{Class, LinkId, Live, Scheduler, Wake, buffer};
+use crate::stream::{LinkId, Live, Scheduler, Wake, buffer};
 
 /// Records of streams that are not known here and were not answered yet.
 const REPLIES: usize = 16;
@@ -53,6 +53,8 @@ struct State {
     /// By stream and its other side.
     keys: HashMap<(StreamId, PublicKey), u64>,
     turns: Scheduler<u64>,
+    /// Those that were woken; empty but for a moment.
+    waking: Vec<u64>,
     /// Nobody has anything to send, or is allowed to.
     idle: bool,
     credit: Credit<u64>,
@@ -184,9 +186,15 @@ impl Records {
         if let Some(reply) = state.replies.pop_front() {
             return Some(reply);
         }
-        let State { turns, streams, credit, idle, .. } = &mut *state;
-        for key in lock(&self.woken).drain(..) {
-            turns.wake(key, Class::Normal);
+        let State { turns, waking, streams, credit, idle, .. } = &mut *state;
+        std::mem::swap(waking, &mut lock(&self.woken));
+        for key in waking.drain(..) {
+            let Some(Entry { live, .. }) = streams.get(&key) else { continue };
+            let (priority, pressing) = live.turn(link);
+            turns.wake(key, priority);
+            if pressing {
+                turns.press(key);
+            }
         }
         loop {
             let next = turns.next(|key| {
@@ -246,8 +254,9 @@ impl Records {
                 if !blocked.is_empty() {
                     state.idle = false;
                     for key in blocked {
-                        if state.streams.contains_key(&key) {
-                            state.turns.wake(key, Class::Normal);
+                        let State { turns, streams, .. } = &mut *state;
+                        if let Some(Entry { live, .. }) = streams.get(&key) {
+                            turns.wake(key, live.priority());
                         }
                     }
                     drop(state);

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use meshwire_signaling::StreamId;
+use meshwire_signaling::{Priority, StreamId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -52,6 +52,7 @@ pub(super) struct Inner {
     split: bool,
     /// What kind of link new chunks went over at the last look.
     path: Option<PathKind>,
+    priority: Priority,
 }
 
 struct Driven {
@@ -59,6 +60,8 @@ struct Driven {
     wake: Wake,
     /// It was woken, and has not found nothing since.
     awake: bool,
+    /// It was woken for what does not wait for the stream's turn, and has not asked since.
+    pressed: bool,
 }
 
 /// Whom to tell what has changed, once the lock is free.
@@ -91,9 +94,14 @@ impl Inner {
             }
             return news;
         }
-        for link in self.links.iter_mut().filter(|l| !l.awake) {
-            if self.stream.transmit_len(link.id).is_some() {
-                link.awake = true;
+        for link in &mut self.links {
+            let wakes = if link.awake {
+                !link.pressed && self.stream.is_pressing(link.id)
+            } else {
+                self.stream.transmit_len(link.id).is_some()
+            };
+            if wakes {
+                (link.awake, link.pressed) = (true, self.stream.is_pressing(link.id));
                 news.links.push(Arc::clone(&link.wake));
             }
         }
@@ -195,6 +203,7 @@ impl Live {
             over: false,
             split: false,
             path: None,
+            priority: Priority::default(),
         };
         let (turned, earlier) = (Notify::new(), Notify::new());
         let shared = Arc::new(Shared { id, inner: Mutex::new(inner), turned, earlier });
@@ -212,13 +221,13 @@ impl Live {
 
     /// A link carries this stream from now on; `rtt` is its round-trip time, where the carrier knows it. `wake` is
     /// called, without any lock held, when there is something to send on it: once, and again after
-    /// [`Self::poll_transmit`] or [`Self::transmit_len`] has found nothing; and when the stream is over. It is to be
-    /// short, and may be called inside any other call.
+    /// [`Self::poll_transmit`] or [`Self::transmit_len`] has found nothing; when something else than before comes of
+    /// [`Self::turn`]; and when the stream is over. It is to be short, and may be called inside any other call.
     pub fn link_up(&self, link: LinkId, kind: PathKind, rtt: Option<Duration>, wake: Wake) {
         self.0.with(|inner, now| {
             let known = inner.links.iter().any(|l| l.id == link);
             if !known && !inner.over {
-                inner.links.push(Driven { id: link, wake, awake: false });
+                inner.links.push(Driven { id: link, wake, awake: false, pressed: false });
                 inner.stream.link_up(link, kind, rtt, now);
             }
         });
@@ -266,6 +275,34 @@ impl Live {
             (now != known || stream.is_over()).then_some(now)
         };
         self.0.until(look).await
+    }
+
+    /// How urgent what this side sends is beside other streams on each link, from now on; the other side does not hear
+    /// of it.
+    pub fn set_priority(&self, priority: Priority) {
+        self.0.with(|inner, _| {
+            if std::mem::replace(&mut inner.priority, priority) != priority {
+                // Drivers are woken once more, and ask.
+                inner.links.iter_mut().for_each(|l| (l.awake, l.pressed) = (false, false));
+            }
+        });
+    }
+
+    /// What [`Self::set_priority`] was told last; else the usual one.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.0.lock().priority
+    }
+
+    /// For a link's driver that was woken: how urgent the stream is, and whether its next record does not wait for the
+    /// stream's turn, since it says how far this side is, or that it lives.
+    #[must_use]
+    pub fn turn(&self, link: LinkId) -> (Priority, bool) {
+        let mut inner = self.0.lock();
+        if let Some(link) = inner.links.iter_mut().find(|l| l.id == link) {
+            link.pressed = false;
+        }
+        (inner.priority, inner.stream.is_pressing(link))
     }
 
     /// How long the next record for `link` is; none if there is none.

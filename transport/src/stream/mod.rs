@@ -33,6 +33,7 @@
 //! | [`Live`] | the driver: locks, wakers, a timer |
 //! | [`Budget`] | how much memory all streams have |
 //! | [`Scheduler`] | which of many streams sends next on a link |
+//! | `shares` | what is left to the less urgent |
 
 mod budget;
 mod buffers;
@@ -46,6 +47,7 @@ mod machine;
 mod receive;
 mod sched;
 mod send;
+mod shares;
 mod speak;
 #[cfg(test)]
 mod tests;
@@ -60,5 +62,6 @@ pub use links::{LinkId, MAX_LINKS, Pulse};
 pub use live::{Live, Wake};
 pub use look::{Changes, Counters};
 pub use machine::{Read, Stream};
-pub use sched::{Class, Scheduler};
+pub use sched::Scheduler;
+pub(crate) use shares::{Shares, level};
 pub use window::Windows;

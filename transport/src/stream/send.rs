@@ -367,9 +367,10 @@ impl Sending {
         self.clear();
     }
 
-    /// Whether a writer that was told to wait may find room; once.
+    /// Whether a writer that was told to wait may find room; once. Not for a chunk's worth: to be woken costs more than
+    /// what it would bring.
     pub(super) fn has_room_again(&mut self) -> bool {
-        let again = self.full && self.freed;
+        let again = self.full && self.freed && self.waiting.len() <= WAITING / 2;
         if again {
             self.full = false;
         }

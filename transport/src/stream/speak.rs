@@ -62,6 +62,12 @@ impl Stream {
         record.ok().flatten()
     }
 
+    /// Whether the next record for `link` is none of the application's: it says how far this side is, or that it lives.
+    pub(super) fn is_pressing(&self, link: LinkId) -> bool {
+        let speaks = matches!(self.keys, Known::Agreed(_)) && self.phase != Phase::Over;
+        speaks && self.control_is_due(link)
+    }
+
     fn control_is_due(&self, link: LinkId) -> bool {
         let Some(known) = self.links.get(link) else { return false };
         known.greet

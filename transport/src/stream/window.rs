@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::budget::{Budget, Reservation};
 
-/// Round trips below this do not count: by then the two programs' own wakeups decide.
-const RTT_FLOOR: Duration = Duration::from_millis(2);
+/// Round trips below this do not count: by then it decides how long programs wait for a processor, a few turns of the
+/// system's scheduler each.
+const RTT_FLOOR: Duration = Duration::from_millis(8);
 /// A window that lasts this long is too large.
 const SLOW: Duration = Duration::from_secs(10);
 

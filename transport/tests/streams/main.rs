@@ -6,6 +6,7 @@ mod common;
 mod hostile;
 mod moving;
 mod place;
+mod priority;
 
 use meshwire_transport::stream::{StreamError, Windows};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

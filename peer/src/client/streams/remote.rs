@@ -9,10 +9,11 @@ use http_body_util::Full;
 use hyper::upgrade::Upgraded;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
+use meshwire_signaling::limits::ms;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -26,7 +27,7 @@ use crate::api::{
     StreamRow, StreamStop,
 };
 use crate::client::{Client, PATIENCE, fault};
-use crate::local_api::{MAX_MESSAGE, path, socket_config};
+use crate::local_api::{LONGEST_ACCEPT, MAX_MESSAGE, path, socket_config};
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -34,6 +35,8 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 const WAITING: usize = 8;
 /// How long a socket that is full may keep a reset waiting; then closing it resets the stream as well.
 const HURRY: Duration = Duration::from_millis(500);
+/// The node's word for an accept that has waited long enough.
+const NO_STREAM: &str = "no_stream";
 /// How long an open takes at most if nobody says.
 const OPEN: Duration = Duration::from_secs(60);
 
@@ -56,7 +59,16 @@ impl Client {
     /// # Errors
     /// The node's own error, or [`crate::api::ErrorKind::Io`] where the socket fails.
     pub async fn accept_stream(&self, ask: &AcceptStream) -> Result<AgentStream, ApiError> {
-        self.upgrade(path::ACCEPT_STREAM, ask).await
+        let begun = Instant::now();
+        loop {
+            let left = ask.timeout_ms.map(|all| all.saturating_sub(ms(begun.elapsed())));
+            let ask = AcceptStream { timeout_ms: left, ..ask.clone() };
+            match self.upgrade(path::ACCEPT_STREAM, &ask).await {
+                // The node waits no longer at once; what is opened meanwhile waits for the next.
+                Err(e) if e.code == NO_STREAM && left.is_none_or(|ms| ms > LONGEST_ACCEPT) => {}
+                answered => return answered,
+            }
+        }
     }
 
     async fn upgrade<Ask: Serialize>(
@@ -409,9 +421,43 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_ever_asks_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("node.sock");
+        #[allow(clippy::disallowed_methods)] // this machine's own socket is no network
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let codes = ["no_stream", "no_stream", "too_many_streams", "no_stream"];
+        let node = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for code in codes {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                asked.push(line.clone());
+                while line != "\r\n" {
+                    line.clear();
+                    stream.read_line(&mut line).await.unwrap();
+                }
+                let body = format!(r#"{{"kind": "timeout", "code": "{code}", "message": ""}}"#);
+                let head = format!("HTTP/1.1 504 No\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all((head + &body).as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        let client = Client::new(socket);
+        let error = client.accept_stream(&AcceptStream::default()).await.unwrap_err();
+        assert_eq!(error.code, "too_many_streams", "the node's own word on its patience is none");
+        let ask = AcceptStream { timeout_ms: Some(60_000), ..AcceptStream::default() };
+        assert_eq!(client.accept_stream(&ask).await.unwrap_err().code, "no_stream");
+        let asked = node.await.unwrap();
+        assert!(asked[..3].iter().all(|line| !line.contains("timeout_ms")), "{asked:?}");
+        assert!(asked[3].contains("timeout_ms="), "{asked:?}");
+    }
 
     #[tokio::test]
     async fn a_stop_is_said_though_the_queue_is_full() {

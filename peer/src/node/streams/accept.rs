@@ -9,7 +9,7 @@ use meshwire_signaling::{EnvelopeId, PublicKey};
 use meshwire_transport::link::Answer;
 use meshwire_transport::net::random;
 use meshwire_transport::stream::Stream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::handle::{PeerStream, StreamHandle, StreamInfo};
 use super::table::Queued;
@@ -34,8 +34,20 @@ impl Node {
     /// seconds; then it is refused. Cancel-safe: who does not wait any more takes nothing.
     ///
     /// # Errors
-    /// [`ApiError`] if the mesh or `from` is unknown, or a session asks that may not `dm` or has ended.
+    /// [`ApiError`] if the mesh or `from` is unknown, or a session asks that may not `dm` or has ended; `no_stream` if
+    /// none came within `timeout_ms`, where that is given.
     pub async fn accept_stream(&self, ask: AcceptStream) -> Result<PeerStream, ApiError> {
+        let Some(patience) = ask.timeout_ms.map(Duration::from_millis) else {
+            return self.next_stream(ask).await;
+        };
+        let none = || {
+            let text = "no stream that fits was opened in time: ask again";
+            ApiError::new(ErrorKind::Timeout, "no_stream", text)
+        };
+        timeout(patience, self.next_stream(ask)).await.unwrap_or_else(|_| Err(none()))
+    }
+
+    async fn next_stream(&self, ask: AcceptStream) -> Result<PeerStream, ApiError> {
         self.may(capability::DM)?;
         if let Some(name) = &ask.name {
             check_name(name)?;
@@ -69,6 +81,7 @@ impl Node {
                 };
                 while let Some(opening) = mesh.streams.dequeue(fits) {
                     if let Some(stream) = accept(mesh, &opening) {
+                        stream.handle().set_priority(ask.priority);
                         return Ok(stream);
                     }
                 }

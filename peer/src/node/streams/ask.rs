@@ -57,6 +57,7 @@ impl Node {
             own_key: info.own,
             opened: info.opened,
             since: info.since,
+            priority: stream.priority(),
             state: if broken { StreamState::Ending } else { StreamState::Open },
             progress: self.stream_progress(stream),
         }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use meshwire_signaling::{MeshId, PublicKey, StreamId, UnixMillis};
+use meshwire_signaling::{MeshId, Priority, PublicKey, StreamId, UnixMillis};
 use meshwire_transport::link::PathKind;
 use meshwire_transport::stream::{Live, ReadHalf, StreamError, WriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -98,6 +98,18 @@ impl StreamHandle {
     #[must_use]
     pub fn paths(&self) -> watch::Receiver<Option<PathKind>> {
         self.path.clone()
+    }
+
+    /// How urgent what this side sends is beside the node's other streams, on each path: the more urgent goes first,
+    /// and what is less so keeps a small part. The other side does not hear of it, and chooses its own.
+    pub fn set_priority(&self, priority: Priority) {
+        self.live.set_priority(priority);
+    }
+
+    /// What [`Self::set_priority`] was told last, or whoever opened or accepted it here.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.live.priority()
     }
 
     /// Ends the stream in both directions, with a code of the application's own (256 or above) or one of

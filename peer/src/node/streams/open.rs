@@ -84,6 +84,7 @@ impl Node {
             since: mesh.now(),
         };
         let handle = start(&mesh, info, stream, false).map_err(unstarted)?;
+        handle.set_priority(ask.priority);
         // From here on, whoever goes away resets it.
         let gone = || ApiError::new(ErrorKind::Internal, "internal", "the stream is gone");
         let stream = PeerStream::new(handle.clone()).ok_or_else(gone)?;

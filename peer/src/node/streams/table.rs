@@ -167,17 +167,17 @@ impl Streams {
         (handle.info().member == *member).then(|| handle.live().clone())
     }
 
-    /// All that live, refusals aside.
+    /// All that live, as far as they are streams to who looks.
     pub(super) fn list(&self) -> Vec<StreamHandle> {
         let state = self.lock();
-        state.living.values().filter(|e| !e.refusal).map(|e| e.handle.clone()).collect()
+        state.living.values().filter(|e| e.is_stream()).map(|e| e.handle.clone()).collect()
     }
 
     /// How many live, and what all have moved.
     pub(crate) fn figures(&self) -> (usize, Moved) {
         let mut state = self.lock();
         state.count();
-        (state.living.values().filter(|e| !e.refusal).count(), state.moved)
+        (state.living.values().filter(|e| e.is_stream()).count(), state.moved)
     }
 
     /// Whether the node closes.
@@ -302,6 +302,13 @@ impl State {
 }
 
 impl Entry {
+    /// Whether it is a stream to who looks. What only says no is none, and neither is what we opened and was refused or
+    /// given up before it was accepted: it stays for what the other side may yet say of it.
+    fn is_stream(&self) -> bool {
+        let live = self.handle.live();
+        !self.refusal && (live.is_accepted() || live.error().is_none())
+    }
+
     /// Counts what was moved since the last time; whether something was.
     fn count(&mut self, moved: &mut Moved) -> bool {
         let stats = self.handle.stats();

@@ -167,7 +167,7 @@ impl End {
         let mut all = JoinSet::new();
         for _ in 0..streams {
             let (from, name) = (Some(peer.to_string()), Some(NAME.to_owned()));
-            let ask = AcceptStream { mesh: None, from, name };
+            let ask = AcceptStream { from, name, ..AcceptStream::default() };
             let accepted = timeout(PATIENCE, self.node.accept_stream(ask)).await;
             let (read, write) = accepted.context("no stream came")??.split();
             all.spawn(receive(read, write));

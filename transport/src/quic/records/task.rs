@@ -1,6 +1,7 @@
 //! The two tasks behind a stream on a connection: one reads, one writes.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,11 @@ use tokio::sync::Notify;
 use tokio::task::coop;
 use tokio::time::{Instant, timeout};
 
+use super::flight::Room;
 use super::{FAREWELL, MALFORMED, UNKNOWN};
 use crate::quic::conn::QuicConn;
 use crate::stream::{LinkId, Live, buffer};
 
-/// Bytes of records that leave in one write.
-const BATCH: usize = 64 << 10;
 /// What a program that is woken for less than this does not wait for room with: states.
 const SMALL: usize = 512;
 /// How often the stream is told of the round trip.
@@ -50,13 +50,13 @@ impl Ride {
                 told_at = Some(now);
                 self.live.link_rtt(self.link, self.conn.rtt());
             }
-            let mut room = None;
+            let (mut room, mut most) = (None, 1);
             if first >= SMALL {
                 let flight = self.conn.flight();
-                flight.look(now, || self.conn.congestion_window());
-                room = Some(flight.room(BATCH).await);
+                let batch = flight.look(now, || self.conn.congestion_window());
+                room = Some(self.room(batch, send).await?);
+                most = batch - MAX_RECORD + 1;
             }
-            let most = if room.is_some() { BATCH - MAX_RECORD + 1 } else { 1 };
             let bytes = self.live.poll_framed_many(self.link, most, &mut out);
             if let (Some(mut room), Some(last)) = (room, out.last_mut()) {
                 room.keep(bytes);
@@ -69,6 +69,32 @@ impl Ride {
         let _ = send.finish();
         let _ = timeout(FAREWELL, send.stopped()).await;
         Ok(())
+    }
+
+    /// Waits for room for `batch` bytes, as urgently as the stream is. What says how far this side is, or that it lives,
+    /// needs none and goes meanwhile.
+    async fn room(&self, batch: usize, send: &mut SendStream) -> Result<Room, WriteError> {
+        let flight = self.conn.flight();
+        let (mut priority, _) = self.live.turn(self.link);
+        let mut room = pin!(flight.room(batch, priority));
+        let mut out = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                room = &mut room => return Ok(room),
+                () = self.woken.notified() => {}
+            }
+            let (now, pressing) = self.live.turn(self.link);
+            if now != priority {
+                priority = now;
+                room.set(flight.room(batch, now));
+            }
+            if pressing {
+                self.live.poll_framed_many(self.link, 1, &mut out);
+                send.write_all_chunks(&mut out).await?;
+                out.clear();
+            }
+        }
     }
 
     /// Reads until the other side has ended it.

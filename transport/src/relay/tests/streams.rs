@@ -1,9 +1,9 @@
 //! Streams on the broker's socket.
 
-use meshwire_signaling::StreamId;
 use meshwire_signaling::frame::feature;
 use meshwire_signaling::stream::carry::{Carry, FRONT, Gone, STREAM_WINDOW, Way, front};
 use meshwire_signaling::stream::{Ends, Fresh, Header, Kind, Secret, Suite};
+use meshwire_signaling::{Priority, StreamId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
@@ -36,10 +36,14 @@ async fn up_in(encoding: Encoding, broker_can: &[&str]) -> (Bench, Broker) {
 
 /// An acceptor that may send `limit` bytes of records.
 fn acceptor(limit: u64) -> Live {
+    acceptor_of(STREAM, limit)
+}
+
+fn acceptor_of(stream: StreamId, limit: u64) -> Live {
     let (windows, now) = (Windows::default(), Instant::now());
     let budget = Budget::new(1 << 30);
     let acceptor = member().public();
-    let ends = Ends { mesh: MeshId([3; 32]), stream: STREAM, opener: PEER, acceptor };
+    let ends = Ends { mesh: MeshId([3; 32]), stream, opener: PEER, acceptor };
     let secret = Secret::new([6; 32]);
     let (_, mut open) = Stream::open(secret, "test", ends, &windows, &budget, now).unwrap();
     open.limit = limit;
@@ -53,6 +57,12 @@ fn carry(bench: &Bench, live: &Live) -> Carried {
 async fn write_all(mut write: WriteHalf, bytes: usize) {
     // It fails when the test is over.
     let _ = write.write_all(&vec![7; bytes]).await;
+}
+
+/// As [`write_all`], and stays.
+async fn keep_writing(mut write: WriteHalf, bytes: usize) {
+    let _ = write.write_all(&vec![7; bytes]).await;
+    std::future::pending().await
 }
 
 impl Broker {
@@ -124,7 +134,9 @@ async fn a_node_keeps_to_its_window_and_frames_pass_it() {
     let (_read, write) = live.halves().unwrap();
     let writing = tokio::spawn(write_all(write, 8 << 20));
     let mut sent = records(&broker.binaries().await);
-    assert!((STREAM_WINDOW - 32_768..=STREAM_WINDOW).contains(&sent), "{sent}");
+    // A state goes though the window is full.
+    let most = STREAM_WINDOW + 1_000;
+    assert!((STREAM_WINDOW - 32_768..=most).contains(&sent), "{sent}");
     // Another link's frames go on meanwhile.
     let sending = bench.link.send(envelope(1)).await.unwrap();
     let (req, _) = broker.sent().await;
@@ -139,12 +151,57 @@ async fn a_node_keeps_to_its_window_and_frames_pass_it() {
     assert!((400_000..=550_000).contains(&more), "{more}");
     broker.say(give(STREAM, u64::MAX)).await;
     sent = records(&broker.binaries().await);
-    assert!((STREAM_WINDOW - 40_000..=STREAM_WINDOW).contains(&sent), "{sent}");
+    assert!((STREAM_WINDOW - 40_000..=most).contains(&sent), "{sent}");
     // Off the link, it says no more.
     drop(carried);
     broker.say(give(STREAM, u64::MAX)).await;
     assert_eq!(broker.binaries().await.len(), 0);
     writing.abort();
+}
+
+/// An urgent stream comes when another one has everything to itself. By what came, not by when it did.
+#[tokio::test(start_paused = true)]
+async fn the_urgent_pass_what_is_of_low_priority() {
+    const BULK: usize = 16 << 20;
+    const URGENT: usize = 2 << 20;
+    // Which of both the late one is, and whether it passes the other.
+    for (early, late, passes) in [
+        (Priority::Low, Priority::Now, true),
+        (Priority::Low, Priority::Next, true),
+        (Priority::Next, Priority::Next, false),
+    ] {
+        let (bench, mut broker) = up(&[feature::STREAMS]).await;
+        let lives = [STREAM, StreamId([9; 16])].map(|id| acceptor_of(id, u64::MAX));
+        let [bulk, urgent] = &lives;
+        let _carried = lives.each_ref().map(|live| carry(&bench, live));
+        bulk.set_priority(early);
+        let (_read, write) = bulk.halves().unwrap();
+        let writing = tokio::spawn(keep_writing(write, BULK));
+        let (_read, write) = urgent.halves().unwrap();
+        let (mut write, mut got, mut before) = (Some(write), [0; 2], 0);
+        while got[1] < URGENT {
+            let Some(Ok(message)) = broker.ws.next().await else { panic!("lost: {got:?}") };
+            let Message::Binary(bytes) = message else { continue };
+            let Carry::Record { header, .. } = Carry::parse(&bytes).unwrap() else { continue };
+            let len = bytes.len() - FRONT;
+            got[usize::from(header.stream != STREAM)] += len;
+            let bytes = u64::try_from(len).unwrap();
+            broker.say(Carry::Credit { stream: header.stream, to: PEER, bytes }.encode()).await;
+            if got[0] >= 2 << 20
+                && let Some(write) = write.take()
+            {
+                before = got[0];
+                // Not known to the link before: the bytes that come next are for the new priority.
+                urgent.set_priority(late);
+                tokio::spawn(keep_writing(write, URGENT));
+            }
+            assert!(got[0] < BULK / 2, "{early:?} {late:?}: {got:?}, {before}");
+        }
+        let meanwhile = got[0] - before;
+        assert_eq!(meanwhile < URGENT / 4, passes, "{early:?} {late:?}: {got:?}, {before}");
+        assert!(meanwhile > 0, "{early:?} {late:?}: {got:?}, {before}");
+        writing.abort();
+    }
 }
 
 /// Its connection is dead, and no packet says so: streams must not wait for 75 s.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use meshwire_signaling::Priority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -64,6 +65,34 @@ fn link(a: &Live, b: &Live) -> [Wire; 2] {
 
 fn halves(live: &Live) -> (ReadHalf, WriteHalf) {
     live.halves().unwrap()
+}
+
+/// A driver that waits for the stream's turn hears of what does not wait for it, and of another priority.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_awake_is_woken_for_what_is_more_urgent() {
+    let (_a, b) = pair();
+    let (link, woken) = (LinkId::fresh(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&woken);
+    let wake = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    b.link_up(link, PathKind::Relay, None, Arc::new(wake));
+    while b.poll_transmit(link).is_some() {}
+    let rings = || woken.swap(0, Ordering::Relaxed);
+    rings();
+    let (read, mut write) = halves(&b);
+    write.write_all(&[1; 1_000]).await.unwrap();
+    assert_eq!((rings(), b.turn(link)), (1, (Priority::Next, false)));
+    write.write_all(&[1; 1_000]).await.unwrap();
+    assert_eq!(rings(), 0);
+    read.stop(300);
+    assert_eq!((rings(), b.turn(link)), (1, (Priority::Next, true)));
+    assert!(b.poll_transmit(link).is_some_and(|state| state.len() < 512));
+    assert_eq!((rings(), b.turn(link)), (0, (Priority::Next, false)));
+    b.set_priority(Priority::Low);
+    assert_eq!((rings(), b.turn(link)), (1, (Priority::Low, false)));
+    b.set_priority(Priority::Low);
+    assert_eq!(rings(), 0);
 }
 
 #[tokio::test(start_paused = true)]

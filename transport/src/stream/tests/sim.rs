@@ -4,12 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use meshwire_signaling::Priority;
 use meshwire_signaling::stream::{Fresh, Header, RecordError};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tokio::time::Instant;
 
-use super::super::{Budget, Class, LinkId, Read, Rejected, Scheduler, Stream, Windows};
+use super::super::{Budget, LinkId, Read, Rejected, Scheduler, Stream, Windows};
 use super::{FRESH, ends, secret};
 use crate::link::PathKind;
 
@@ -301,7 +302,7 @@ impl Sim {
             let (id, streams) = (link.id, &mut self.streams[side]);
             let turns = self.turns.entry((side, id)).or_default();
             for n in 0..streams.len() {
-                turns.wake(n, Class::Normal);
+                turns.wake(n, Priority::default());
             }
             let Some(n) = turns.next(|n| streams[*n].transmit_len(id)) else { return moved };
             let expected = streams[n].transmit_len(id);
