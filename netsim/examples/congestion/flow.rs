@@ -24,8 +24,6 @@ const UDP_BUFFER: usize = 8 << 20;
 const WRITE: usize = 64 << 10;
 /// How long after an answer the next message is said.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How much later the second of two flows begins.
-const LATER: Duration = Duration::from_secs(2);
 /// How often `--trace` looks.
 const LOOK: Duration = Duration::from_millis(250);
 /// Bytes of all windows: no flow is to lack them.
@@ -57,6 +55,9 @@ pub(crate) struct Try {
     pub(crate) line: Line,
     /// One connection each, all from the one machine to the other.
     pub(crate) flows: Vec<Congestion>,
+    /// How much later than the one before it each of them begins.
+    pub(crate) apart: Duration,
+    /// How long it goes on when all have begun.
     pub(crate) lasts: Duration,
     /// Whether 256 bytes go there and back beside the first flow.
     pub(crate) messages: bool,
@@ -107,7 +108,7 @@ impl Try {
         let mut flows: Vec<Flow> = Vec::new();
         for congestion in &self.flows {
             if !flows.is_empty() {
-                sleep(LATER).await;
+                sleep(self.apart).await;
             }
             flows.push(Flow::start(hosts, *congestion, flows.len(), self.plain).await);
         }

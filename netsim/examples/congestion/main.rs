@@ -1,4 +1,4 @@
-//! What congestion controls make of lines: one stream, messages beside it, two streams that share. In virtual time, so
+//! What congestion controls make of lines: one stream, messages beside it, two or ten streams that share. In virtual time, so
 //! that this machine's speed does not count; the figures are those of the seeds.
 //!
 //! ```text
@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Columns: MB/s of all the time and of its second half, packets lost, and what messages beside it wait (p50, p99, in
-//! ms); for two, MB/s of each in the second half, lost, and Jain's index. Words pick the rows that have them all. `--plain` takes QUIC streams with nothing of ours on them.
+//! ms); where some share, MB/s in the second half of a flow that the row is about, of one beside them, and of the least of
+//! all (means, NaN for none), what the first of all lost, and Jain's index. Words pick the rows that have them all.
+//! `--plain` takes QUIC streams with nothing of ours on them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints and may fail")]
 
 mod flow;

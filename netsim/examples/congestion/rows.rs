@@ -6,14 +6,45 @@ use meshwire_transport::quic::{Algorithm, Congestion};
 
 use crate::flow::{Line, Seen, Try};
 
-/// Who shares the line.
+/// Who shares the line. Each begins two seconds after the one before, if nothing else is said.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Company {
     Nobody,
-    /// One of its kind, two seconds later.
+    /// One of its kind.
     Same,
-    /// Cubic, two seconds later.
+    /// Cubic.
     Cubic,
+    /// Cubic, which has had the line for ten seconds.
+    CubicBefore,
+    /// Nine of its kind.
+    Nine,
+    /// Four of its kind and five of Cubic, in turns.
+    FourAndFive,
+}
+
+impl Company {
+    /// All of them; `control` is what the row is about.
+    fn flows(self, control: Congestion) -> Vec<Congestion> {
+        let cubic = Congestion { algorithm: Algorithm::Cubic, ..control };
+        match self {
+            Self::Nobody => vec![control],
+            Self::Same => vec![control; 2],
+            Self::Cubic => vec![control, cubic],
+            Self::CubicBefore => vec![cubic, control],
+            Self::Nine => vec![control; 10],
+            Self::FourAndFive => [control, cubic].repeat(5),
+        }
+    }
+
+    /// Which of the flows the row is about.
+    fn ours(self) -> Vec<usize> {
+        match self {
+            Self::Nobody | Self::Same | Self::Cubic => vec![0],
+            Self::CubicBefore => vec![1],
+            Self::Nine => (0..10).collect(),
+            Self::FourAndFive => (0..10).step_by(2).collect(),
+        }
+    }
 }
 
 pub(crate) struct Row {
@@ -24,8 +55,10 @@ pub(crate) struct Row {
 
 fn row(what: &str, line: Line, seconds: u64, company: Company) -> Row {
     let lasts = Duration::from_secs(seconds);
+    let apart = Duration::from_secs(if company == Company::CubicBefore { 10 } else { 2 });
     let messages = company == Company::Nobody;
-    let attempt = Try { line, flows: Vec::new(), lasts, messages, plain: false, trace: false };
+    let (flows, plain, trace) = (Vec::new(), false, false);
+    let attempt = Try { line, flows, apart, lasts, messages, plain, trace };
     Row { what: what.to_owned(), attempt, company }
 }
 
@@ -35,7 +68,7 @@ fn line(rtt: u64, mbit: u64, queue: u64, loss: f64) -> Line {
 
 /// All lines.
 pub(crate) fn all() -> Vec<Row> {
-    use Company::{Cubic, Nobody, Same};
+    use Company::{Cubic, CubicBefore, FourAndFive, Nine, Nobody, Same};
     let alone = [
         ("one: LAN, 1 Gbit/s, 1 ms", line(1, 1_000, 512 << 10, 0.0), 10),
         ("one: 1 Gbit/s, 40 ms", line(40, 1_000, 2 << 20, 0.0), 20),
@@ -56,6 +89,19 @@ pub(crate) fn all() -> Vec<Row> {
         rows.extend(
             shared.map(|(what, line, s)| row(&format!("{what}, beside {with}"), line, s, company)),
         );
+    }
+    // Cubic by itself never lets these queues run empty.
+    let standing = [
+        ("standing: 20 Mbit/s, 40 ms, 100 ms of queue", line(40, 20, 250_000, 0.0), 300),
+        ("standing: 20 Mbit/s, 40 ms, 20 ms of queue", line(40, 20, 50_000, 0.0), 300),
+    ];
+    rows.extend(standing.map(|(what, line, s)| row(what, line, s, CubicBefore)));
+    let ten = [
+        ("ten: 100 Mbit/s, 40 ms, 40 ms of queue", line(40, 100, 500_000, 0.0), 60),
+        ("ten: 100 Mbit/s, 40 ms, 10 ms of queue", line(40, 100, 125_000, 0.0), 60),
+    ];
+    for (company, with) in [(Nine, "of its like"), (FourAndFive, "five of them Cubic")] {
+        rows.extend(ten.map(|(what, line, s)| row(&format!("{what}, {with}"), line, s, company)));
     }
     rows
 }
@@ -79,17 +125,17 @@ fn fairness(rates: &[[f64; 2]]) -> f64 {
     sum * sum / (squares * rates.len() as f64)
 }
 
+/// What a flow of some has in the second half.
+fn mean(rates: &[[f64; 2]], of: impl Fn(usize) -> bool) -> f64 {
+    let some: Vec<f64> = (0..rates.len()).filter(|n| of(*n)).map(|n| rates[n][1]).collect();
+    some.iter().sum::<f64>() / some.len() as f64
+}
+
 impl Row {
     /// Medians of the seeds.
     pub(crate) fn print(&self, title: &str, control: Congestion, seeds: u64) {
         let mut attempt = self.attempt.clone();
-        attempt.flows = match self.company {
-            Company::Nobody => vec![control],
-            Company::Same => vec![control, control],
-            Company::Cubic => {
-                vec![control, Congestion { algorithm: Algorithm::Cubic, ..control }]
-            }
-        };
+        attempt.flows = self.company.flows(control);
         let seen: Vec<Seen> = (1..=seeds).map(|seed| attempt.run(seed)).collect();
         let of = |pick: &dyn Fn(&Seen) -> f64| median(seen.iter().map(pick).collect());
         let lost = of(&|s| s.lost);
@@ -104,13 +150,16 @@ impl Row {
                 of(&|s| percentile(s, 50)),
                 of(&|s| percentile(s, 99)),
             );
-        } else {
-            println!(
-                "| {title} | {:.1} | {:.1} | {lost:.2} % | {:.2} |",
-                of(&|s| s.rates[0][1]),
-                of(&|s| s.rates[1][1]),
-                of(&|s| fairness(&s.rates)),
-            );
+            return;
         }
+        let ours = self.company.ours();
+        let least = |s: &Seen| s.rates.iter().map(|r| r[1]).fold(f64::INFINITY, f64::min);
+        println!(
+            "| {title} | {:.2} | {:.2} | {:.2} | {lost:.2} % | {:.2} |",
+            of(&|s| mean(&s.rates, |n| ours.contains(&n))),
+            of(&|s| mean(&s.rates, |n| !ours.contains(&n))),
+            of(&least),
+            of(&|s| fairness(&s.rates)),
+        );
     }
 }

@@ -190,3 +190,29 @@ fn a_connection_outlives_a_short_outage_and_not_a_long_one() {
         });
     }
 }
+
+/// A few bytes now and then cost a question of either side each: pairs that are not in use are left alone.
+#[test]
+fn a_few_bytes_now_and_then_let_a_way_rest() {
+    run(1, async |stage| {
+        let place = Place::new(stage, [PortRestricted, PortRestricted], |_| true).await;
+        let [a, b] = &place.peers;
+        let (left, right) = meet(&a.node, &b.node).await;
+        echo(&left, &right).await;
+        let sent = || place.sim.inspect(|engine| engine.ledger().entered);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let before = sent();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        // One question and its answer every six seconds.
+        let idle = sent() - before;
+        assert!((18..=24).contains(&idle), "{idle}");
+        let before = sent();
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            echo(&left, &right).await;
+        }
+        // Those, what is said, and questions and answers of both sides after it.
+        let sparse = sent() - before;
+        assert!(sparse <= idle + 4 * (6 + 4 + 2), "{sparse}, {idle} while nothing is said");
+    });
+}

@@ -9,7 +9,8 @@
 //! A direct way that rests is left alone while it is used, too: checks of spare pairs through a server would cost
 //! the server more than a few messages do. It is *busy*: both sides look whether QUIC's datagrams
 //! are answered by any, and ask at once if not. That shows within two seconds that the way is lost. When nothing
-//! is said for [`QUIET`] all pairs are checked again for a while: who only receives notices by that alone.
+//! is said for [`QUIET`] either side asks once, unless it was heard since: who only receives, behind a router that has
+//! forgotten it, notices by that alone. The rest goes on, so that a few bytes now and then cost a few packets.
 
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,8 @@ pub(super) struct Rhythm {
     said: u64,
     /// What is looked at while something is said on a resting connection.
     busy: Option<Busy>,
+    /// What was said has ended, and may have been cut off: the peer is to be asked, whoever leads.
+    unsure: bool,
     patience: Duration,
 }
 
@@ -102,6 +105,7 @@ impl Rhythm {
             asked: None,
             said: 0,
             busy: None,
+            unsure: false,
             patience: PATIENCE,
         }
     }
@@ -114,6 +118,7 @@ impl Rhythm {
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.asked = None;
+        self.unsure = false;
         if let Some(busy) = &mut self.busy {
             (busy.unanswered, busy.insists) = (Unanswered::No, false);
         }
@@ -133,7 +138,7 @@ impl Rhythm {
         self.busy.as_ref().is_some_and(|busy| now >= busy.look)
     }
 
-    /// Looks at what a busy connection says, and says whether it still is busy; else it is to be disturbed.
+    /// Looks at what a busy connection says. Says whether it still is busy.
     pub(super) fn look(&mut self, now: Instant, traffic: Traffic) -> bool {
         let Some(busy) = &mut self.busy else { return false };
         let (sent, came) = (traffic.sent != busy.seen.sent, traffic.received != busy.seen.received);
@@ -152,7 +157,12 @@ impl Rhythm {
         if sent || came {
             busy.said = now;
         }
-        now < busy.said + QUIET
+        if now < busy.said + QUIET {
+            return true;
+        }
+        self.unsure |= self.heard <= busy.said;
+        self.busy = None;
+        false
     }
 
     /// Whether something is said on a resting connection.
@@ -175,6 +185,7 @@ impl Rhythm {
         self.brisk_until = now + BRISK;
         self.asked = None;
         self.busy = None;
+        self.unsure = false;
         std::mem::replace(&mut self.resting, false)
     }
 
@@ -203,7 +214,7 @@ impl Rhythm {
             return Due::Nothing;
         }
         match self.asked {
-            None if self.leads || self.is_urgent() => self.asked = Some((now, 1)),
+            None if self.leads || self.unsure || self.is_urgent() => self.asked = Some((now, 1)),
             // Bulk is in front of the pulse, or of its answer: the way works.
             Some((at, _)) if self.busy.as_ref().is_some_and(|b| b.came > Some(at)) => {
                 self.asked = Some((now, 1));
@@ -223,7 +234,7 @@ impl Rhythm {
     fn deadline(&self) -> Instant {
         match (self.asked, self.leads) {
             (Some((at, _)), _) => at + self.patience,
-            (None, _) if self.is_urgent() => self.heard,
+            (None, _) if self.unsure || self.is_urgent() => self.heard,
             (None, true) => self.heard + PULSE,
             (None, false) => self.heard + PULSE + LATE,
         }
@@ -355,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_datagram_that_is_lost_is_one_pulse_and_then_all_pairs() {
+    fn a_lone_datagram_that_is_lost_is_one_pulse() {
         let start = tokio::time::Instant::now().into_std();
         let mut rhythm = resting(start, false);
         let now = start + BRISK;
@@ -367,7 +378,64 @@ mod tests {
         rhythm.heard(now + 2 * LOOK);
         assert!(rhythm.look(now + 3 * LOOK, lost) && !rhythm.misses_answers());
         assert_eq!(rhythm.due(now + 3 * LOOK), Due::Nothing);
-        assert!(!rhythm.look(now + LOOK + QUIET, lost));
+        // The answer came after what was said: nothing is left to ask.
+        assert!(!rhythm.look(now + LOOK + QUIET, lost) && rhythm.is_resting());
+        assert_eq!(rhythm.due(now + LOOK + QUIET), Due::Nothing);
+    }
+
+    #[test]
+    fn a_few_bytes_now_and_then_are_one_question_each_and_end_no_rest() {
+        let start = tokio::time::Instant::now().into_std();
+        for leads in [true, false] {
+            let mut rhythm = resting(start, leads);
+            let (mut now, mut n, mut asked, mut looks) = (start + BRISK, 0, 0, 0);
+            for _ in 0..60 {
+                now += 5 * SECOND;
+                rhythm.stir(now, Traffic { sent: n, received: n });
+                n += 2;
+                let quiet = now + 4 * SECOND;
+                while rhythm.poll_timeout() < quiet {
+                    let at = rhythm.poll_timeout();
+                    if rhythm.may_look(at) {
+                        looks += 1;
+                        rhythm.look(at, Traffic { sent: n, received: n });
+                    }
+                    match rhythm.due(at) {
+                        Due::Nothing => {}
+                        Due::Pulse => {
+                            asked += 1;
+                            rhythm.heard(at + SECOND / 10);
+                        }
+                        Due::Doubt => panic!("all is answered"),
+                    }
+                }
+                assert!(rhythm.is_resting() && !rhythm.is_busy());
+            }
+            assert_eq!(asked, 60, "leads: {leads}");
+            assert!(looks <= 60 * 6, "{looks}");
+        }
+    }
+
+    #[test]
+    fn who_only_received_asks_when_nothing_comes_any_more() {
+        let start = tokio::time::Instant::now().into_std();
+        for leads in [true, false] {
+            let mut rhythm = resting(start, leads);
+            // It answers what comes, for two seconds; then nothing does.
+            let said = |at: Duration| {
+                let n = u64::try_from(at.min(2 * SECOND).as_millis() / 100).unwrap();
+                Traffic { sent: n, received: n }
+            };
+            let now = start + BRISK;
+            let done = watch(&mut rhythm, now, said);
+            let [(first, Due::Pulse), (_, Due::Pulse), (_, Due::Pulse), (last, Due::Doubt)] =
+                done[..]
+            else {
+                panic!("{done:?}")
+            };
+            assert!(first <= 2 * SECOND + QUIET + LOOK, "{first:?}");
+            assert!(last <= 2 * SECOND + 3 * SECOND, "{last:?}");
+        }
     }
 
     #[test]

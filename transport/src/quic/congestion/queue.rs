@@ -2,7 +2,8 @@
 //!
 //! A queue that is full loses packets, and so does a bad radio. Where nothing waits, and little is lost, it
 //! was the latter: sending less would change nothing. Round trips tell how long packets wait. So a loss counts if
-//! - they take longer than the shortest of the last ten minutes by more than a sixteenth of it (0.25 to 5 ms),
+//! - even the shortest of the last two takes longer than the shortest of five to ten minutes by more than a sixteenth of it (0.25
+//!   to 5 ms): single ones do in bursts of our own,
 //! - or more than one byte in 50 is lost: the queue may be too short to be seen,
 //! - or nothing comes through at all, or a router says so (ECN).
 
@@ -53,13 +54,17 @@ struct Waits {
     /// The shortest round trip of this time, and of the one before.
     shortest: [Duration; 2],
     since: Instant,
-    /// A round trip now.
-    now: Duration,
+    /// The shortest of this round trip, and of the one before: bursts of our own wait for themselves, and are no
+    /// queue.
+    now: [Duration; 2],
+    /// When this round trip began.
+    round: Instant,
 }
 
 impl Waits {
     fn new(now: Instant) -> Self {
-        Self { shortest: [Duration::MAX; 2], since: now, now: Duration::ZERO }
+        let none = [Duration::MAX; 2];
+        Self { shortest: none, since: now, now: none, round: now }
     }
 
     /// A packet came back after `took`; `smoothed` round trips are what they usually are now.
@@ -69,7 +74,11 @@ impl Waits {
             self.since = now;
         }
         self.shortest[0] = self.shortest[0].min(took);
-        self.now = smoothed;
+        if now.saturating_duration_since(self.round) >= smoothed {
+            self.now = [Duration::MAX, self.now[0]];
+            self.round = now;
+        }
+        self.now[0] = self.now[0].min(took);
     }
 
     fn shortest(&self) -> Duration {
@@ -82,7 +91,8 @@ impl Waits {
     }
 
     fn is_long(&self) -> bool {
-        self.now.saturating_sub(self.shortest()) > self.allowed()
+        let now = self.now[0].min(self.now[1]);
+        now.saturating_sub(self.shortest()) > self.allowed()
     }
 }
 
@@ -224,7 +234,9 @@ mod tests {
     fn queue(now: Duration) -> (Queue, Told, Instant) {
         let (told, start) = (Told::default(), tokio::time::Instant::now().into_std());
         let mut waits = Waits::new(start);
-        waits.saw(start, ms(40), now);
+        for (round, took) in (0..).zip([ms(40), now, now, now]) {
+            waits.saw(start + round * now, took, now);
+        }
         let tally = Tally { acked: 10_000_000, lost: 0 };
         (Queue { cubic: Box::new(told.clone()), mtu: MTU, waits, tally }, told, start)
     }
@@ -236,6 +248,22 @@ mod tests {
             queue.on_congestion_event(at, at, false, MTU);
             assert_eq!(told.0.load(Ordering::Relaxed), counts, "{now:?}");
         }
+    }
+
+    #[test]
+    fn a_burst_that_waits_for_itself_is_no_queue() {
+        let start = tokio::time::Instant::now().into_std();
+        let mut waits = Waits::new(start);
+        for round in 0..4 {
+            for (after, took) in [(0, ms(40)), (1, ms(60)), (2, ms(60))] {
+                waits.saw(start + round * ms(53) + ms(after), took, ms(53));
+            }
+            assert!(!waits.is_long(), "{round}");
+        }
+        waits.saw(start + 4 * ms(53), ms(50), ms(53));
+        assert!(!waits.is_long(), "in the round trip before there was no queue");
+        waits.saw(start + 5 * ms(53), ms(50), ms(53));
+        assert!(waits.is_long());
     }
 
     #[test]
@@ -266,7 +294,9 @@ mod tests {
         let start = tokio::time::Instant::now().into_std();
         let mut waits = Waits::new(start);
         waits.saw(start, ms(1), ms(1));
-        waits.saw(start + MEMORY / 2, ms(100), ms(100));
+        for _ in 0..2 {
+            waits.saw(start + MEMORY / 2, ms(100), ms(0));
+        }
         assert!(waits.is_long(), "another way, or a queue: it cannot tell yet");
         waits.saw(start + MEMORY, ms(100), ms(100));
         assert!(waits.is_long());

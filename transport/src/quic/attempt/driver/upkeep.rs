@@ -69,11 +69,10 @@ impl Driver {
         if self.rhythm.may_look(now()) {
             // Before it is looked what was said: nothing is said unnoticed.
             self.stir.set_resting(true);
-            let busy = self.traffic().is_some_and(|traffic| self.rhythm.look(now(), traffic));
-            if busy {
-                self.stir.set_resting(false);
-            } else {
-                self.disturb(false);
+            match self.traffic() {
+                Some(traffic) if self.rhythm.look(now(), traffic) => self.stir.set_resting(false),
+                Some(_) => {}
+                None => self.disturb(false),
             }
         }
     }
