@@ -11,8 +11,11 @@ use meshwire_signaling::stream::{
 use super::budget::{Budget, Reservation};
 use super::links::LinkId;
 
-/// Most chunks that wait for the limit or for a link. More would only make what is written late older.
+/// Most chunks that wait for the limit or for a link while little is under way: more would only make what is written late
+/// older.
 const WAITING: usize = 8;
+/// The same at the most: an eighth of what is under way.
+const MOST_WAITING: usize = 32;
 /// Bytes in front of each record here, for its length, which a carrier with streams of its own puts there: so both
 /// are one piece of memory, and one segment of such a stream.
 pub(super) const FRONT: usize = 2;
@@ -131,7 +134,7 @@ impl Sending {
         while !data.is_empty() {
             let room = match self.waiting.back() {
                 Some(chunk) if chunk.len() < FULL => FULL - chunk.len(),
-                _ if self.waiting.len() < WAITING => 0,
+                _ if self.waiting.len() < self.may_wait() => 0,
                 _ => break,
             };
             let (fresh, room) = if room == 0 { (OVERHEAD, MAX_PLAINTEXT) } else { (0, room) };
@@ -173,10 +176,15 @@ impl Sending {
         Some(some)
     }
 
+    /// Most chunks that may wait: enough for a link to take many at once where there is much on its way.
+    fn may_wait(&self) -> usize {
+        (self.unacked.len() / 8).clamp(WAITING, MOST_WAITING)
+    }
+
     /// How many buffers fit into what is reserved and not used.
     fn spares(&self) -> usize {
         let free = self.reserved.bytes().saturating_sub(self.held);
-        usize::try_from(free).map_or(0, |free| (free / MAX_RECORD).min(WAITING))
+        usize::try_from(free).map_or(0, |free| (free / MAX_RECORD).min(MOST_WAITING))
     }
 
     /// Keeps a record's buffer for the next chunk, if no link holds it any more: with a fresh one for each, the
@@ -370,7 +378,7 @@ impl Sending {
     /// Whether a writer that was told to wait may find room; once. Not for a chunk's worth: to be woken costs more than
     /// what it would bring.
     pub(super) fn has_room_again(&mut self) -> bool {
-        let again = self.full && self.freed && self.waiting.len() <= WAITING / 2;
+        let again = self.full && self.freed && self.waiting.len() <= self.may_wait() / 2;
         if again {
             self.full = false;
         }

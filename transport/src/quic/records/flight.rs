@@ -20,7 +20,7 @@ const UNIT: usize = 1 << 10;
 const SLACK: u64 = 256 << 10;
 /// Bytes of records that leave in one write. Each takes the connection's lock, which its driver holds while it makes
 /// packets: whoever writes little at a time waits for it often.
-const BATCHES: RangeInclusive<usize> = (64 << 10)..=(256 << 10);
+const BATCHES: RangeInclusive<usize> = (64 << 10)..=(1 << 20);
 /// How often the congestion window is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
