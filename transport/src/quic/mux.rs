@@ -246,7 +246,7 @@ impl Mux {
             let end = (start + stride).min(meta.len);
             let datagram = buf.get(start..end).unwrap_or_default();
             match demux::classify(datagram, relay.is_some()) {
-                Kind::Quic => match table.whose(at, datagram).map(|id| table.face(id)) {
+                Kind::Quic => match table.whose(source, datagram).map(|id| table.face(id)) {
                     Some(id) if owner.is_none_or(|o| o == id) => {
                         owner = Some(id);
                         buf.copy_within(start..end, kept);
@@ -296,7 +296,7 @@ impl Mux {
 
     fn relayed_in(&self, table: &Table, relay: &Relay, peer: SocketAddr, datagram: &[u8]) {
         match (demux::classify(datagram, false), relay.relayed()) {
-            (Kind::Quic, _) => match table.whose(table.at(peer), datagram) {
+            (Kind::Quic, _) => match table.whose(peer, datagram) {
                 Some(id) => self.spill(table.face(id), datagram.to_vec()),
                 None => self.drop_one(),
             },

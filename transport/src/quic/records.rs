@@ -11,6 +11,7 @@
 //! has come is always read at once.
 
 mod flight;
+mod framing;
 mod task;
 
 use std::collections::HashMap;

@@ -130,8 +130,9 @@ impl Table {
         self.relays.get(&server)
     }
 
-    /// Whose QUIC packet that is, of the attempts whose peer sends from its address (the newest last).
-    pub(super) fn whose(&self, at: &[Id], datagram: &[u8]) -> Option<Id> {
+    /// Whose QUIC packet that is, of the attempts whose peer sends from its address.
+    pub(super) fn whose(&self, source: SocketAddr, datagram: &[u8]) -> Option<Id> {
+        let at = self.at(source);
         let (newest, others) = at.split_last()?;
         if others.is_empty() {
             return Some(*newest);
@@ -142,12 +143,22 @@ impl Table {
         }
         if demux::source_id(datagram).is_none() {
             // A server's, to an id that it was told in secret: any attempt with that node will do. Or a reset.
-            let dialed = |id: &&Id| self.dialed(**id).is_some();
-            return at.iter().rev().find(dialed).or(Some(newest)).copied();
+            // Who sends from there by what somebody claims alone comes after those whose packets we send there.
+            let dialed = || at.iter().rev().filter(|id| self.dialed(**id).is_some());
+            let proven = dialed().find(|id| self.leads_to(**id, source));
+            return proven.or_else(|| dialed().next()).or(Some(newest)).copied();
         }
         // The beginning of a handshake by a peer that does not know our rule: only who waits for one can take it.
         let waits = |id: &&Id| self.peers.get(id).is_some_and(|peer| peer.initial.is_some());
         at.iter().rev().find(waits).copied()
+    }
+
+    fn leads_to(&self, id: Id, remote: SocketAddr) -> bool {
+        match self.route(id) {
+            Some(Route::Direct(way)) => way.remote == remote,
+            Some(Route::Relayed(_, peer)) => *peer == remote,
+            None => false,
+        }
     }
 
     fn dialed(&self, id: Id) -> Option<&(Id, Vec<Vec<u8>>)> {
@@ -291,6 +302,10 @@ impl Routes {
     }
 
     fn add_their_id(&self, id: Id, theirs: &[u8]) {
+        if theirs.len() < CONNECTION_ID {
+            // Ours are never that short, and one of no bytes would be in front of everybody's packets.
+            return;
+        }
         let known = |(_, known): &(Id, Vec<Vec<u8>>)| known.iter().any(|k| k == theirs);
         if self.read().dialed(id).is_none_or(known) {
             return;

@@ -113,6 +113,15 @@ impl Drop for Carried {
     }
 }
 
+/// Puts a stream that may have something to send in its place.
+fn wake(turns: &mut Scheduler<u64>, key: u64, live: &Live, link: LinkId) {
+    let (priority, pressing) = live.turn(link);
+    turns.wake(key, priority);
+    if pressing {
+        turns.press(key);
+    }
+}
+
 impl Records {
     /// Puts a stream on the link, on each connection that there will be.
     pub(super) fn carry(self: &Arc<Self>, live: Live, way: Way) -> Carried {
@@ -190,11 +199,7 @@ impl Records {
         std::mem::swap(waking, &mut lock(&self.woken));
         for key in waking.drain(..) {
             let Some(Entry { live, .. }) = streams.get(&key) else { continue };
-            let (priority, pressing) = live.turn(link);
-            turns.wake(key, priority);
-            if pressing {
-                turns.press(key);
-            }
+            wake(turns, key, live, link);
         }
         loop {
             let next = turns.next(|key| {
@@ -256,7 +261,7 @@ impl Records {
                     for key in blocked {
                         let State { turns, streams, .. } = &mut *state;
                         if let Some(Entry { live, .. }) = streams.get(&key) {
-                            turns.wake(key, live.priority());
+                            wake(turns, key, live, link);
                         }
                     }
                     drop(state);

@@ -316,6 +316,12 @@ impl Live {
         len
     }
 
+    /// How many bytes of records wait for `link`, if these are less than `most`; else `most`.
+    #[must_use]
+    pub fn ready(&self, link: LinkId, most: usize) -> usize {
+        self.0.lock().stream.ready(link, most)
+    }
+
     /// The next record for `link`, which keeps their order.
     #[must_use]
     pub fn poll_transmit(&self, link: LinkId) -> Option<Bytes> {

@@ -231,6 +231,26 @@ impl Sending {
         fits.then_some(len)
     }
 
+    /// Bytes of what would be sent now, with lengths in front, as far as these are less than `most`.
+    pub(super) fn ready(&self, most: usize) -> usize {
+        let again = self.again.iter().filter_map(|n| self.sent(*n)).map(|s| s.record.len());
+        let mut room = self.limit.saturating_sub(self.sealed);
+        let fresh = self.waiting.iter().map(|chunk| chunk.len() + TAG).take_while(|len| {
+            let record = u64::try_from(len - FRONT).unwrap_or(u64::MAX);
+            let fits = record <= room;
+            room = room.saturating_sub(record);
+            fits
+        });
+        let mut bytes = 0;
+        for len in again.chain(fresh) {
+            bytes += len;
+            if bytes >= most {
+                break;
+            }
+        }
+        bytes
+    }
+
     fn sent(&self, number: u64) -> Option<&Sent> {
         let at = usize::try_from(number.checked_sub(self.acked)?).ok()?;
         self.unacked.get(at)

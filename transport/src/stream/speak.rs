@@ -35,6 +35,14 @@ impl Stream {
         data.then(|| self.sending.next_len()).flatten()
     }
 
+    /// How many bytes of records wait for `link`, with their lengths in front, if these are less than `most`; else `most`.
+    #[must_use]
+    pub fn ready(&self, link: LinkId, most: usize) -> usize {
+        let Some(first) = self.transmit_len(link) else { return 0 };
+        let data = if self.links.is_best(link) { self.sending.ready(most) } else { 0 };
+        data.max(FRONT + first).min(most)
+    }
+
     /// The next record for `link`, which keeps their order.
     pub fn poll_transmit(&mut self, link: LinkId, now: Instant) -> Option<Bytes> {
         self.poll_framed(link, now).map(|framed| framed.slice(FRONT..))

@@ -20,7 +20,7 @@ const UNIT: usize = 1 << 10;
 const SLACK: u64 = 256 << 10;
 /// Bytes of records that leave in one write. Each takes the connection's lock, which its driver holds while it makes
 /// packets: whoever writes little at a time waits for it often.
-const BATCHES: RangeInclusive<usize> = (64 << 10)..=(1 << 20);
+const BATCHES: RangeInclusive<usize> = (64 << 10)..=((1 << 20) + (32 << 10));
 /// How often the congestion window is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -43,29 +43,29 @@ struct Size {
     looked_at: Option<Instant>,
     /// By priority.
     waiting: [VecDeque<Waiting>; 3],
+    /// Names those who wait.
+    last: u64,
     shares: Shares,
 }
 
 #[derive(Debug)]
 struct Waiting {
+    name: u64,
     units: usize,
     grant: oneshot::Sender<Room>,
 }
 
 impl Size {
-    /// Takes room for the one that is next, if there is room for it.
-    fn serve(&mut self) -> Option<Waiting> {
-        for waiting in &mut self.waiting {
-            while waiting.front().is_some_and(|w| w.grant.is_closed()) {
-                waiting.pop_front();
-            }
-        }
+    /// Takes room for the one that is next, if there is room for it. It gets no more than goes at once as things are now: who
+    /// began to wait in better times may have asked for more than there will ever be.
+    fn serve(&mut self) -> Option<(usize, oneshot::Sender<Room>)> {
+        let most = units(batch(self.units));
         let Self { free, waiting, shares, .. } = self;
-        let first = |priority| waiting[level(priority)].front().map(|w| w.units);
+        let first = |priority| waiting[level(priority)].front().map(|w| w.units.min(most));
         let (priority, units) = shares.pick(first)?;
         *free = free.checked_sub(units)?;
         shares.went(priority, units, |below| !waiting[level(below)].is_empty());
-        waiting[level(priority)].pop_front()
+        waiting[level(priority)].pop_front().map(|w| (units, w.grant))
     }
 }
 
@@ -87,6 +87,7 @@ impl Flight {
             debt: 0,
             looked_at: None,
             waiting: Default::default(),
+            last: 0,
             shares: Shares::default(),
         };
         Self { size: Mutex::new(size), most }
@@ -126,21 +127,33 @@ impl Flight {
         batch(wanted)
     }
 
-    /// Waits for room of `bytes`, in turn.
+    /// Waits for room of `bytes`, or as much of it as goes at once by then, in turn.
     pub(super) async fn room(self: &Arc<Self>, bytes: usize, priority: Priority) -> Room {
         let (grant, granted) = oneshot::channel();
-        let waiting = Waiting { units: units(bytes), grant };
-        self.size().waiting[level(priority)].push_back(waiting);
+        let _place = self.line_up(units(bytes), priority, grant);
         self.serve();
         // It is not dropped before its room is granted.
         granted.await.unwrap_or_else(|_| Room { flight: Arc::clone(self), units: 0 })
+    }
+
+    fn line_up(
+        self: &Arc<Self>,
+        units: usize,
+        priority: Priority,
+        grant: oneshot::Sender<Room>,
+    ) -> Place<'_> {
+        let mut size = self.size();
+        size.last += 1;
+        let name = size.last;
+        size.waiting[level(priority)].push_back(Waiting { name, units, grant });
+        Place { flight: self, priority, name }
     }
 
     fn serve(self: &Arc<Self>) {
         loop {
             // Without the lock: whoever does not wait any more gives it back at once.
             let next = self.size().serve();
-            let Some(Waiting { units, grant }) = next else { return };
+            let Some((units, grant)) = next else { return };
             let _ = grant.send(Room { flight: Arc::clone(self), units });
         }
     }
@@ -157,6 +170,25 @@ impl Flight {
     }
 }
 
+/// A place among those who wait, until this is dropped.
+struct Place<'a> {
+    flight: &'a Arc<Flight>,
+    priority: Priority,
+    name: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut size = self.flight.size();
+        let waiting = &mut size.waiting[level(self.priority)];
+        let Some(at) = waiting.iter().position(|w| w.name == self.name) else { return };
+        waiting.remove(at);
+        drop(size);
+        // There may be room for the one behind it.
+        self.flight.serve();
+    }
+}
+
 /// Room that is taken until this is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -165,6 +197,11 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// For how many bytes it is.
+    pub(super) fn bytes(&self) -> usize {
+        self.units.saturating_mul(UNIT)
+    }
+
     /// Gives back what is not needed for `bytes`.
     pub(super) fn keep(&mut self, bytes: usize) {
         let more = self.units.saturating_sub(units(bytes));
@@ -202,45 +239,55 @@ mod tests {
 
     const NEXT: Priority = Priority::Next;
 
+    const KIB: usize = 1 << 10;
+
+    /// As much room as there is, `bytes` at a time.
+    fn all(flight: &Arc<Flight>, bytes: usize) -> Vec<Room> {
+        std::iter::from_fn(|| flight.room(bytes, NEXT).now_or_never()).collect()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn it_follows_the_congestion_window() {
         let flight = Arc::new(Flight::new(16 << 20));
         let now = Instant::now();
-        flight.look(now, || 1 << 20);
-        let mut first = flight.room(1 << 20, NEXT).await;
-        assert!(flight.room((512 << 10) + 1, NEXT).now_or_never().is_none());
-        let second = flight.room(512 << 10, NEXT).await;
+        assert_eq!(flight.look(now, || 1 << 20), 384 * KIB);
+        let mut taken = all(&flight, 384 * KIB);
+        assert_eq!(taken.len(), 4);
         // A smaller window: what comes back pays first.
         flight.look(now, || unreachable!("just looked"));
-        flight.look(now + LOOK, || 512 << 10);
-        drop(second);
+        assert_eq!(flight.look(now + LOOK, || 512 << 10), 192 * KIB);
+        taken.truncate(2);
         assert!(flight.room(1, NEXT).now_or_never().is_none());
-        first.keep((512 << 10) - 1);
-        assert!(flight.room(256 << 10, NEXT).now_or_never().is_some());
-        assert!(flight.room((256 << 10) + 1, NEXT).now_or_never().is_none());
+        let mut first = taken.remove(0);
+        first.keep(1);
+        let some = all(&flight, 192 * KIB);
+        assert_eq!(some.len(), 1);
+        assert!(flight.room(191 * KIB, NEXT).now_or_never().is_some());
         let mark = first.mark(Bytes::from_static(&[1, 2]));
         assert_eq!(mark[..], [1, 2]);
-        assert!(flight.room(768 << 10, NEXT).now_or_never().is_none());
+        assert!(flight.room(192 * KIB, NEXT).now_or_never().is_none());
         drop(mark);
-        assert!(flight.room(768 << 10, NEXT).now_or_never().is_some());
-        flight.look(now + LOOK * 2, || 1 << 40);
-        assert!(flight.room(16 << 20, NEXT).now_or_never().is_some());
-        assert!(flight.room((16 << 20) + 1, NEXT).now_or_never().is_none());
+        assert!(flight.room(192 * KIB, NEXT).now_or_never().is_some());
+        drop((some, taken));
+        assert_eq!(all(&flight, 192 * KIB).len(), 4);
+        let batch = flight.look(now + LOOK * 2, || 1 << 40);
+        assert_eq!(batch, *BATCHES.end());
+        let taken = all(&flight, batch);
+        assert_eq!(taken.len(), (16 << 20) / batch);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_urgent_wait_less_and_nobody_for_ever() {
-        const BATCH: usize = 64 << 10;
         let flight = Arc::new(Flight::new(16 << 20));
-        flight.look(Instant::now(), || BATCH as u64);
-        let whole = flight.room(BATCH + (256 << 10), NEXT).await;
+        let batch = flight.look(Instant::now(), || 64 << 10);
+        let mut whole = all(&flight, batch);
         let told = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = tokio::task::JoinSet::new();
         for (priority, who) in [(Priority::Low, 'l'), (NEXT, 'n'), (Priority::Now, 'u')] {
             for _ in 0..32 {
                 let (flight, told) = (Arc::clone(&flight), Arc::clone(&told));
                 tasks.spawn(async move {
-                    let room = flight.room(5 * BATCH, priority).await;
+                    let room = flight.room(batch, priority).await;
                     told.lock().unwrap().push(who);
                     drop(room);
                 });
@@ -248,13 +295,52 @@ mod tests {
             tokio::task::yield_now().await;
         }
         // One that has gone holds up nobody.
-        let gone = flight.room(5 * BATCH, Priority::Now);
+        let gone = flight.room(batch, Priority::Now);
         assert!(gone.now_or_never().is_none());
-        drop(whole);
+        // Room for one at a time.
+        whole.truncate(whole.len() - 1);
         tasks.join_all().await;
         let told: String = told.lock().unwrap().iter().collect();
         let at = |who| told.chars().take(34).filter(|c| *c == who).count();
         assert_eq!((at('u'), at('n'), at('l')), (30, 2, 2), "{told}");
-        assert!(flight.room(5 * BATCH, NEXT).now_or_never().is_some());
+        assert!(flight.room(batch, NEXT).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asked_in_better_times_gets_what_there_is() {
+        let flight = Arc::new(Flight::new(16 << 20));
+        let now = Instant::now();
+        let batch = flight.look(now, || 8 << 20);
+        let taken = all(&flight, batch);
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(flight.room(batch, NEXT))).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        let less = flight.look(now + LOOK, || 0);
+        assert!(less < batch);
+        drop(taken);
+        for one in waiting {
+            let room = one.now_or_never().expect("all that was under way has come back");
+            assert_eq!(room.bytes(), less);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_no_more_makes_way() {
+        let flight = Arc::new(Flight::new(16 << 20));
+        flight.look(Instant::now(), || 0);
+        let _held = flight.room(64 << 10, NEXT).await;
+        let _more = [flight.room(64 << 10, NEXT).await, flight.room(64 << 10, NEXT).await];
+        let mut large = Box::pin(flight.room(64 << 10, NEXT));
+        let last = large.as_mut().now_or_never().expect("there is room for a fourth");
+        drop(last);
+        let _rest = flight.room(40 << 10, NEXT).await;
+        let mut large = Box::pin(flight.room(64 << 10, NEXT));
+        assert!(large.as_mut().now_or_never().is_none());
+        let mut small = Box::pin(flight.room(20 << 10, NEXT));
+        assert!(small.as_mut().now_or_never().is_none(), "in turn");
+        drop(large);
+        assert!(small.as_mut().now_or_never().is_some());
+        assert_eq!(flight.size().waiting.iter().map(VecDeque::len).sum::<usize>(), 0);
     }
 }

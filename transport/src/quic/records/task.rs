@@ -1,25 +1,26 @@
 //! The two tasks behind a stream on a connection: one reads, one writes.
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use meshwire_signaling::stream::{MAX_RECORD, OVERHEAD};
+use bytes::Bytes;
+use meshwire_signaling::stream::MAX_RECORD;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 use tokio::task::coop;
 use tokio::time::{Instant, timeout};
 
 use super::flight::Room;
+use super::framing::{Framing, Malformed};
 use super::{FAREWELL, MALFORMED, UNKNOWN};
 use crate::quic::conn::QuicConn;
-use crate::stream::{LinkId, Live, buffer};
+use crate::stream::{LinkId, Live};
 
 /// What a program that is woken for less than this does not wait for room with: states.
 const SMALL: usize = 512;
+/// Pieces of a QUIC stream, of a packet's size each, that are read at once.
+const PIECES: usize = 128;
 /// How often the stream is told of the round trip.
 const RTT: Duration = Duration::from_millis(100);
 
@@ -52,10 +53,13 @@ impl Ride {
             }
             let (mut room, mut most) = (None, 1);
             if first >= SMALL {
-                let flight = self.conn.flight();
-                let batch = flight.look(now, || self.conn.congestion_window());
-                room = Some(self.room(batch, send).await?);
-                most = batch - MAX_RECORD + 1;
+                let batch = self.conn.flight().look(now, || self.conn.congestion_window());
+                let ready = self.live.ready(self.link, batch);
+                let Some(granted) = self.room(ready, send).await? else { continue };
+                // All that was ready, or as many whole records as there is room for.
+                let room_for = granted.bytes().saturating_sub(MAX_RECORD).max(1);
+                most = if granted.bytes() < ready { room_for } else { ready };
+                room = Some(granted);
             }
             let bytes = self.live.poll_framed_many(self.link, most, &mut out);
             if let (Some(mut room), Some(last)) = (room, out.last_mut()) {
@@ -71,28 +75,33 @@ impl Ride {
         Ok(())
     }
 
-    /// Waits for room for `batch` bytes, as urgently as the stream is. What says how far this side is, or that it lives,
-    /// needs none and goes meanwhile.
-    async fn room(&self, batch: usize, send: &mut SendStream) -> Result<Room, WriteError> {
+    /// Waits for room for `bytes` at most, as urgently as the stream is; none if it is over. What says how far this side
+    /// is, or that it lives, needs none and goes meanwhile.
+    async fn room(&self, bytes: usize, send: &mut SendStream) -> Result<Option<Room>, WriteError> {
         let flight = self.conn.flight();
-        let (mut priority, _) = self.live.turn(self.link);
-        let mut room = pin!(flight.room(batch, priority));
+        let (mut priority, mut pressing) = self.live.turn(self.link);
+        let mut room = pin!(flight.room(bytes, priority));
         let mut out = Vec::new();
         loop {
-            tokio::select! {
-                biased;
-                room = &mut room => return Ok(room),
-                () = self.woken.notified() => {}
-            }
-            let (now, pressing) = self.live.turn(self.link);
-            if now != priority {
-                priority = now;
-                room.set(flight.room(batch, now));
-            }
             if pressing {
                 self.live.poll_framed_many(self.link, 1, &mut out);
+                self.conn.stir().stir();
                 send.write_all_chunks(&mut out).await?;
                 out.clear();
+            }
+            if self.live.is_over() {
+                return Ok(None);
+            }
+            tokio::select! {
+                biased;
+                room = &mut room => return Ok(Some(room)),
+                () = self.woken.notified() => {}
+            }
+            let now;
+            (now, pressing) = self.live.turn(self.link);
+            if now != priority {
+                priority = now;
+                room.set(flight.room(bytes, now));
             }
         }
     }
@@ -110,38 +119,20 @@ impl Ride {
     }
 
     async fn records(&self, recv: &mut RecvStream) -> Result<(), Ended> {
-        // A record as far as it has come, and the length of the one behind it.
-        let mut record = BytesMut::new();
-        let mut next = [0; 2];
-        let mut have = 0;
+        let (mut framing, mut pieces) = (Framing::default(), vec![Bytes::new(); PIECES]);
         loop {
-            while have < next.len() {
-                match recv.read(&mut next[have..]).await? {
-                    Some(n) => have += n,
-                    None => return Ok(()),
+            // As they are: to copy them takes time, and to read takes the connection's lock.
+            let Some(came) = recv.read_chunks(&mut pieces).await? else { return Ok(()) };
+            for piece in pieces.iter_mut().take(came) {
+                let mut piece = std::mem::take(piece);
+                while let Some(record) = framing.next(&mut piece)? {
+                    self.conn.stir().stir();
+                    // What was dropped has changed nothing, and the stream counts it.
+                    let _ = self.live.receive(self.link, record);
+                    self.conn.pulse().beat(Instant::now());
+                    coop::consume_budget().await;
                 }
             }
-            let length = usize::from(u16::from_be_bytes(next));
-            if !(OVERHEAD..=MAX_RECORD).contains(&length) {
-                return Err(Ended::Malformed);
-            }
-            if record.capacity() == 0 {
-                record = buffer(length);
-            }
-            while record.len() < length {
-                let room = length + next.len() - record.len();
-                if recv.read_buf(&mut (&mut record).limit(room)).await? == 0 {
-                    return Ok(());
-                }
-            }
-            have = record.len() - length;
-            next[..have].copy_from_slice(&record[length..]);
-            record.truncate(length);
-            self.conn.stir().stir();
-            // What was dropped has changed nothing, and the stream counts it.
-            let _ = self.live.receive(self.link, std::mem::take(&mut record));
-            self.conn.pulse().beat(Instant::now());
-            coop::consume_budget().await;
         }
     }
 }
@@ -162,9 +153,8 @@ impl From<ReadError> for Ended {
     }
 }
 
-impl From<io::Error> for Ended {
-    fn from(error: io::Error) -> Self {
-        let inner = error.get_ref().and_then(|e| e.downcast_ref::<ReadError>());
-        inner.cloned().map_or(Self::Lost, Self::from)
+impl From<Malformed> for Ended {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
     }
 }

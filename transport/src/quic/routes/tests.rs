@@ -43,7 +43,7 @@ fn short(destination: &[u8]) -> Vec<u8> {
 
 fn whose(routes: &Routes, packet: &[u8]) -> Option<Id> {
     let table = routes.read();
-    table.whose(table.at(peer()), packet)
+    table.whose(peer(), packet)
 }
 
 fn sends(routes: &Routes, face: Id, packet: &[u8]) -> Option<Id> {
@@ -149,7 +149,7 @@ fn an_attempt_that_ends_leaves_nothing() {
     let routes = two(&[OLDER]);
     assert_eq!(routes.dial(NEWER, FRESH, NODE, &INITIALS[1]), FRESH);
     for n in 0..100 {
-        sends(&routes, FRESH, &long(&[n; 7], &[n; CONNECTION_ID]));
+        sends(&routes, FRESH, &long(&[n; 9], &[n; CONNECTION_ID]));
         routes.listen(OLDER, &[n; 16]);
     }
     assert_eq!(routes.read().ids.len(), 1 + IDS, "bounded");
@@ -159,4 +159,28 @@ fn an_attempt_that_ends_leaves_nothing() {
     let table = routes.read();
     assert_eq!([table.ids.len(), table.sources.len(), table.peers.len()], [0; 3]);
     assert_eq!([table.bundles.len(), table.nodes.len()], [0; 2]);
+}
+
+#[test]
+fn who_claims_to_be_another_node_gets_none_of_its_packets() {
+    let routes = two(&[]);
+    // The key is what the older one says of itself; its server answers with an id that all packets begin with.
+    let face = routes.dial(OLDER, FRESH, NODE, &INITIALS[0]);
+    sends(&routes, face, &long(&[], &[1; 8]));
+    sends(&routes, face, &long(&[0], &[1; 8]));
+    routes.dial(NEWER, Id(8), NODE, &INITIALS[1]);
+    sends(&routes, face, &long(&INITIALS[1], &[2; 8]));
+    sends(&routes, face, &long(&[0; 8], &[2; 8]));
+    assert_eq!(sends(&routes, face, &short(&[0; 8])), Some(NEWER));
+}
+
+#[test]
+fn who_only_claims_an_address_gets_nothing_that_comes_from_it() {
+    let routes = two(&[]);
+    routes.dial(OLDER, FRESH, NODE, &INITIALS[0]);
+    routes.dial(NEWER, Id(8), Hash([2; 32]), &INITIALS[1]);
+    let route = |remote| Some(Route::Direct(Way { local: ([127, 0, 0, 1], 9).into(), remote }));
+    routes.set_route(OLDER, route(peer()));
+    routes.set_route(NEWER, route(([127, 0, 0, 1], 40_001).into()));
+    assert_eq!(whose(&routes, &short(&[6; CONNECTION_ID])), Some(OLDER));
 }
