@@ -1,8 +1,10 @@
 //! What has direct paths come late, as on a slow way to the broker: a stream begins on the relay then, in every run.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use meshwire_signaling::PublicKey;
 use meshwire_signaling::codec::Encoding;
 use meshwire_signaling::frame::Frame;
 use meshwire_signaling::stream::carry::{Carry, FRONT, is_carry};
@@ -64,17 +66,34 @@ fn is_negotiation(message: &[u8]) -> bool {
     matches!(frame, Ok(P2pOffer(_) | P2pAnswer(_) | P2pCandidate(_) | P2pBye(_)))
 }
 
+/// Who has sent a step, and whether it is an answer.
+fn author(message: &[u8]) -> Option<(PublicKey, bool)> {
+    match Frame::decode(Encoding::MsgPack, message).ok()? {
+        Frame::P2pAnswer(step) => Some((step.from, true)),
+        Frame::P2pOffer(step) => Some((step.from, false)),
+        Frame::P2pCandidate(step) => Some((step.from, false)),
+        Frame::P2pBye(step) => Some((step.from, false)),
+        _ => None,
+    }
+}
+
 /// Takes out what is held. Who has answered has given up its own offer, which would pass for a new one by now.
 fn timely(held: &mut Held) -> Held {
-    let is_answer =
-        |m: &Bytes| matches!(Frame::decode(Encoding::MsgPack, m), Ok(Frame::P2pAnswer(_)));
-    let from = held.iter().rposition(is_answer).unwrap_or_default();
-    std::mem::take(held).split_off(from)
+    let mut answered = HashSet::new();
+    let mut all = std::mem::take(held);
+    // From the last to the first: what comes before its author's last answer is dropped.
+    all.reverse();
+    all.retain(|message| match author(message) {
+        Some((from, true)) => answered.insert(from),
+        Some((from, false)) => !answered.contains(&from),
+        None => true,
+    });
+    all.reverse();
+    all
 }
 
 #[cfg(test)]
 mod tests {
-    use meshwire_signaling::PublicKey;
     use meshwire_signaling::StreamId;
     use meshwire_signaling::frame::{Drained, P2pFrame, P2pKind};
     use meshwire_signaling::id::{AttemptId, Blob};
@@ -84,7 +103,11 @@ mod tests {
     use super::*;
 
     fn step(kind: P2pKind) -> Bytes {
-        let [to, from] = [1, 2].map(|n| PublicKey([n; 32]));
+        step_of(2, kind)
+    }
+
+    fn step_of(author: u8, kind: P2pKind) -> Bytes {
+        let [to, from] = [1, author].map(|n| PublicKey([n; 32]));
         let (attempt, payload) = (AttemptId([3; 16]), Blob(vec![4; 100]));
         let adapter = "quic".to_owned();
         let step = P2pFrame { kind, to, from, adapter, attempt, payload, loopback: true };
@@ -118,10 +141,11 @@ mod tests {
         assert_eq!(gate.pass(&mut held, answer.clone()), vec![answer.clone()]);
         // An offer that its author gave up before it answered is not heard.
         gate.shut(1);
-        for step in [&offer, &answer, &step(P2pKind::Candidate)] {
+        let other = step_of(9, P2pKind::Offer);
+        for step in [&offer, &other, &answer, &step(P2pKind::Candidate)] {
             assert!(gate.pass(&mut held, step.clone()).is_empty());
         }
-        let all = [answer, step(P2pKind::Candidate), last.clone()];
+        let all = [other, answer, step(P2pKind::Candidate), last.clone()];
         assert_eq!(gate.pass(&mut held, last.clone()), all);
         assert_eq!(gate.pass(&mut held, last.clone()), [last]);
         assert_eq!(gate.relayed(), 2);

@@ -100,6 +100,7 @@ impl Stream {
                 let (keys, text) = offer.open(header, record)?;
                 let length = text.len();
                 self.keys = Known::Agreed(Box::new(keys));
+                self.accepted = self.error.is_none();
                 self.changes.accepted = true;
                 self.changes.writable = true;
                 Ok(length)

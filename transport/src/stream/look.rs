@@ -3,7 +3,7 @@
 use meshwire_signaling::StreamId;
 
 use super::error::StreamError;
-use super::machine::{Known, Phase, Stream};
+use super::machine::{Phase, Stream};
 
 /// What has become different since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,11 +55,10 @@ impl Stream {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether the other side has accepted the stream, or this side is it.
+    /// Whether the other side has accepted the stream while it was wanted, or this side is it.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
-        matches!(self.keys, Known::Agreed(_))
-            && !matches!(self.error, Some(StreamError::Refused { .. }))
+        self.accepted && !matches!(self.error, Some(StreamError::Refused { .. }))
     }
 
     /// The other side has all that was written and finished, or wants no more; and this side has all of its.

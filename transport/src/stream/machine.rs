@@ -68,6 +68,8 @@ pub struct Stream {
     pub(super) keys: Known,
     pub(super) phase: Phase,
     pub(super) error: Option<StreamError>,
+    /// The keys were agreed on before an error: an accept of what was given up is none.
+    pub(super) accepted: bool,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
     pub(super) links: Links,
@@ -175,6 +177,7 @@ impl Stream {
         Self {
             id,
             met: matches!(keys, Known::Offered(_)),
+            accepted: matches!(keys, Known::Agreed(_)),
             keys,
             phase: Phase::Open,
             error: None,

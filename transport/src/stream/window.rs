@@ -1,6 +1,7 @@
 //! How much the other side may send: a window that follows the bandwidth-delay product.
 //!
-//! A window that a reader empties within two round trips keeps its sender waiting, so it doubles. One that takes
+//! A window that a reader empties within three round trips keeps its sender waiting, so it doubles: one for the window,
+//! one for the word that it is read, and one for what was lost on the way and had to be sent again. One that takes
 //! ten seconds is more than is needed, so it halves. A limit that was told is never taken back: what was
 //! promised stays reserved until it has been used.
 
@@ -14,6 +15,8 @@ use super::budget::{Budget, Reservation};
 /// Round trips below this do not count: by then it decides how long programs wait for a processor, a few turns of the
 /// system's scheduler each.
 const RTT_FLOOR: Duration = Duration::from_millis(8);
+/// A window that is emptied in less than so many round trips is too small.
+const LAP: u32 = 3;
 /// A window that lasts this long is too large.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -99,7 +102,7 @@ impl Window {
         self.read += bytes;
         if self.read - self.lap_read >= self.size {
             let took = now.saturating_duration_since(self.lap_at);
-            if took < rtt.max(RTT_FLOOR).saturating_mul(2) {
+            if took < rtt.max(RTT_FLOOR).saturating_mul(LAP) {
                 let wanted = self.size.saturating_mul(2).min(self.max);
                 if wanted > self.size && self.reserve(wanted) {
                     self.size = wanted;
@@ -164,10 +167,10 @@ mod tests {
         let (budget, now) = (Budget::new(1 << 30), Instant::now());
         let mut w = window(&budget, now);
         assert_eq!(w.tell(), 256 * KIB);
-        // 100 MB/s over 40 ms are 4 MB.
+        // 50 MB/s over 40 ms are 2 MB, over three round trips 6.
         let mut now = now;
         for _ in 0..20 {
-            let lap = RTT.max(Duration::from_nanos(w.size() * 10));
+            let lap = RTT.max(Duration::from_nanos(w.size() * 20));
             now = read(&mut w, 1, lap, now);
         }
         assert_eq!(w.size(), 8192 * KIB);

@@ -13,7 +13,7 @@ use meshwire_signaling::limits::ms;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -23,8 +23,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{AgentReader, AgentStream, AgentWriter, StreamFailure, StreamWatch};
 use crate::api::{
-    AcceptStream, ApiError, OpenStream, StreamCancel, StreamEvent, StreamOrder, StreamProgress,
-    StreamRow, StreamStop,
+    AcceptStream, ApiError, ErrorKind, OpenStream, StreamCancel, StreamEvent, StreamOrder,
+    StreamProgress, StreamRow, StreamStop,
 };
 use crate::client::{Client, PATIENCE, fault};
 use crate::local_api::{LONGEST_ACCEPT, MAX_MESSAGE, path, socket_config};
@@ -37,6 +37,8 @@ const WAITING: usize = 8;
 const HURRY: Duration = Duration::from_millis(500);
 /// The node's word for an accept that has waited long enough.
 const NO_STREAM: &str = "no_stream";
+/// How long an accept that has waited before leaves a busy node alone.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long an open takes at most if nobody says.
 const OPEN: Duration = Duration::from_secs(60);
 
@@ -60,12 +62,23 @@ impl Client {
     /// The node's own error, or [`crate::api::ErrorKind::Io`] where the socket fails.
     pub async fn accept_stream(&self, ask: &AcceptStream) -> Result<AgentStream, ApiError> {
         let begun = Instant::now();
+        let mut waited = None;
         loop {
             let left = ask.timeout_ms.map(|all| all.saturating_sub(ms(begun.elapsed())));
             let ask = AcceptStream { timeout_ms: left, ..ask.clone() };
             match self.upgrade(path::ACCEPT_STREAM, &ask).await {
                 // The node waits no longer at once; what is opened meanwhile waits for the next.
-                Err(e) if e.code == NO_STREAM && left.is_none_or(|ms| ms > LONGEST_ACCEPT) => {}
+                Err(e) if e.code == NO_STREAM && left.is_none_or(|ms| ms > LONGEST_ACCEPT) => {
+                    waited = Some(e);
+                }
+                // Who was let wait once goes on waiting, though others have taken the room meanwhile.
+                Err(e) if e.kind == ErrorKind::Busy => match &waited {
+                    None => return Err(e),
+                    Some(none) if left == Some(0) => return Err(none.clone()),
+                    Some(_) => {
+                        sleep(left.map_or(AGAIN, |ms| AGAIN.min(Duration::from_millis(ms)))).await;
+                    }
+                },
                 answered => return answered,
             }
         }
@@ -431,10 +444,17 @@ mod tests {
         let socket = folder.path().join("node.sock");
         #[allow(clippy::disallowed_methods)] // this machine's own socket is no network
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let codes = ["no_stream", "no_stream", "too_many_streams", "no_stream"];
+        let answers = [
+            ("busy", "too_many_streams"),
+            ("timeout", "no_stream"),
+            ("timeout", "no_stream"),
+            ("busy", "rate_limited"),
+            ("denied", "capability_missing"),
+            ("timeout", "no_stream"),
+        ];
         let node = tokio::spawn(async move {
             let mut asked = Vec::new();
-            for code in codes {
+            for (kind, code) in answers {
                 let mut stream = BufReader::new(listener.accept().await.unwrap().0);
                 let mut line = String::new();
                 stream.read_line(&mut line).await.unwrap();
@@ -443,7 +463,7 @@ mod tests {
                     line.clear();
                     stream.read_line(&mut line).await.unwrap();
                 }
-                let body = format!(r#"{{"kind": "timeout", "code": "{code}", "message": ""}}"#);
+                let body = format!(r#"{{"kind": "{kind}", "code": "{code}", "message": ""}}"#);
                 let head = format!("HTTP/1.1 504 No\r\nContent-Length: {}\r\n\r\n", body.len());
                 stream.write_all((head + &body).as_bytes()).await.unwrap();
             }
@@ -451,12 +471,16 @@ mod tests {
         });
         let client = Client::new(socket);
         let error = client.accept_stream(&AcceptStream::default()).await.unwrap_err();
-        assert_eq!(error.code, "too_many_streams", "the node's own word on its patience is none");
+        assert_eq!(error.code, "too_many_streams", "at first there must be room");
+        let begun = Instant::now();
+        let error = client.accept_stream(&AcceptStream::default()).await.unwrap_err();
+        assert_eq!(error.code, "capability_missing", "neither patience nor room ends it");
+        assert!(begun.elapsed() >= AGAIN, "a busy node is left alone");
         let ask = AcceptStream { timeout_ms: Some(60_000), ..AcceptStream::default() };
         assert_eq!(client.accept_stream(&ask).await.unwrap_err().code, "no_stream");
         let asked = node.await.unwrap();
-        assert!(asked[..3].iter().all(|line| !line.contains("timeout_ms")), "{asked:?}");
-        assert!(asked[3].contains("timeout_ms="), "{asked:?}");
+        assert!(asked[..5].iter().all(|line| !line.contains("timeout_ms")), "{asked:?}");
+        assert!(asked[5].contains("timeout_ms="), "{asked:?}");
     }
 
     #[tokio::test]

@@ -240,7 +240,10 @@ fn refused(mesh: &Mesh, peer: &Candidate, frame: &ErrorFrame) -> Result<Duration
 fn unstarted(full: Full) -> ApiError {
     let text = match full {
         Full::Closed => return ApiError::new(ErrorKind::Unreachable, "closed", "the node closes"),
-        Full::TooMany => "too many streams are open: close some first",
+        Full::TooMany => {
+            "too many streams are open: close some first, or wait a minute: those that just ended \
+             count that long"
+        }
         Full::Known => "this stream is open already",
     };
     ApiError::new(ErrorKind::Busy, "stream_busy", text)

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use meshwire_signaling::stream::{Fresh, Header, RecordError};
 use tokio::time::Instant;
 
-use super::super::{Budget, LinkId, Read, Rejected, Stream, Windows};
+use super::super::{Budget, LinkId, Read, Rejected, Stream, StreamError, Windows};
 use super::chaos::play_accepting;
 use super::sim::{Hostile, data};
 use super::{ends, secret};
@@ -125,6 +125,17 @@ fn a_changed_accept_delays_and_weakens_nothing() {
     assert_eq!(a.receive(LINK, record, now), Err(Rejected::Record(RecordError::Early)));
     assert_eq!(hear(&mut a, &said, now), said.len());
     assert_eq!(a.read(9, now), Ok(Read::Data(Bytes::from_static(b"early"))));
+}
+
+#[test]
+fn an_accept_of_what_was_given_up_is_none() {
+    let (mut a, mut all, now) = taken(1);
+    a.reset(1, "", now);
+    assert_eq!(hear(&mut a, &said(&mut all[0], now), now), 1);
+    assert!(!a.is_accepted());
+    // The other side hears that it has come to nothing.
+    assert_eq!(hear(&mut all[0], &said(&mut a, now), now), 1);
+    assert!(matches!(all[0].error(), Some(StreamError::Reset { code: 1, .. })));
 }
 
 /// A relay may lose the first record; whoever accepted goes on saying so until it is heard.
